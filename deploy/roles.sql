@@ -19,7 +19,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO fanfare_ingest;
 
 -- The configuration.
 GRANT INSERT, UPDATE ON applications, api_keys, key_uses, endpoints, replays TO fanfare_ingest;
-GRANT INSERT, UPDATE, DELETE ON endpoint_secrets, event_types TO fanfare_ingest;
+GRANT INSERT, UPDATE, DELETE ON endpoint_secrets, event_types, plans TO fanfare_ingest;
 GRANT INSERT, DELETE ON event_schemas TO fanfare_ingest;
 
 -- Events and deliveries: ingest records tests and erases events. An erasure ends open deliveries, which are no record.
@@ -42,7 +42,7 @@ GRANT INSERT ON ordering_signals TO fanfare_ingest;
 -- Sessions of the web pages. The partitions job deletes old sessions.
 GRANT INSERT, UPDATE ON sessions TO fanfare_ingest;
 
--- Its own row among the processes. Counts for charts, depths of queues and runs of jobs are written by dispatchers only.
+-- Its own row among the processes. Counts for charts, usage, depths of queues and runs of jobs are written by dispatchers only.
 GRANT INSERT, UPDATE, DELETE ON processes TO fanfare_ingest;
 
 -- Append-only, also without the trigger that enforces it.

@@ -8,9 +8,11 @@ pub mod events;
 pub mod keys;
 pub mod overview;
 pub mod parked;
+pub mod plans;
 pub mod replays;
 pub mod search;
 pub mod sessions;
+pub mod usage;
 pub mod webhooks;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -23,6 +25,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(applications::create, applications::list))
         .routes(routes!(applications::show, applications::change))
         .routes(routes!(applications::dialects))
+        .merge(of_plans())
         .routes(routes!(keys::create, keys::list))
         .routes(routes!(keys::rotate))
         .routes(routes!(keys::show, keys::revoke))
@@ -62,6 +65,14 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(parked::put_back))
         .routes(routes!(parked::put_back_many))
         .routes(routes!(parked::discard_many))
+}
+
+fn of_plans() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(plans::list))
+        .routes(routes!(plans::show, plans::put, plans::delete))
+        .routes(routes!(usage::of_application))
+        .routes(routes!(usage::list))
 }
 
 fn of_webhooks() -> OpenApiRouter<ApiState> {

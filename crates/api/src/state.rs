@@ -27,7 +27,7 @@ pub struct ApiState {
     pub dialects: Arc<Dialects>,
     /// The rules for URLs of endpoints.
     pub url_policy: Arc<UrlPolicy>,
-    /// The maximum number of webhooks of an application.
+    /// The maximum number of webhooks of an application without its own maximum.
     pub max_webhooks: usize,
     /// The HTTP client for test events.
     pub client: Client,

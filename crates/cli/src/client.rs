@@ -10,6 +10,7 @@ mod publish;
 mod replay;
 mod resend;
 pub(crate) mod rows;
+mod usage;
 
 use std::{fmt::Display, time::Duration};
 
@@ -55,6 +56,8 @@ pub(crate) enum ClientCommand {
     Resend(resend::ResendArguments),
     /// Sends past events again, and shows the progress.
     Replay(replay::ReplayArguments),
+    /// Shows the usage of an application by UTC day, or of all applications in a day or a month.
+    Usage(usage::UsageArguments),
 }
 
 impl ClientCommand {
@@ -68,6 +71,7 @@ impl ClientCommand {
             Self::Deliveries(arguments) => &arguments.target,
             Self::Resend(arguments) => &arguments.target,
             Self::Replay(arguments) => &arguments.target,
+            Self::Usage(arguments) => &arguments.target,
         }
     }
 }
@@ -102,6 +106,7 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
         ClientCommand::Deliveries(arguments) => deliveries::run(&api, arguments).await,
         ClientCommand::Resend(arguments) => resend::run(&api, arguments).await,
         ClientCommand::Replay(arguments) => replay::run(&api, arguments).await,
+        ClientCommand::Usage(arguments) => usage::run(&api, arguments).await,
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{doctor::DoctorSettings, parked::ParkedCommand};
 
 /// Publishes, watches and resends through the API of a deployment, and administers a deployment.
 ///
-/// The commands publish, events, deliveries, resend, replay, endpoint, event-types and listen need FANFARE_API and
+/// The commands publish, events, deliveries, resend, replay, usage, endpoint, event-types and listen need FANFARE_API and
 /// FANFARE_KEY, or a profile. All other commands except completion, man and dialect read DATABASE_URL from the environment,
 /// and some read settings of the services: see deploy/settings.md.
 #[derive(Parser)]

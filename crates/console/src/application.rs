@@ -10,6 +10,7 @@ mod portal;
 mod replays;
 mod search;
 mod settings;
+mod usage;
 mod webhooks;
 mod why;
 
@@ -24,6 +25,7 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/changes", get(changes::list))
         .route("/search", get(search::show))
         .route("/settings", get(settings::form).post(settings::save))
+        .route("/usage", get(usage::show))
         .route("/attempts", get(deliveries::attempts::list))
         .route("/deliveries", get(deliveries::list))
         .route("/deliveries/resend", get(deliveries::ask_many).post(deliveries::resend_many))

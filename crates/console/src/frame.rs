@@ -158,6 +158,7 @@ pub(crate) fn entries(visitor: &Visitor, base: &str, is_of_application: bool, pa
         ("Events", "/events", "e", Right::View),
         ("Event types", "/event-types", "t", Right::View),
         ("Replays", "/replays", "r", Right::Replay),
+        ("Usage", "/usage", "u", Right::View),
         ("Portal", "/portal", "c", Right::Operate),
         ("Changes", "/changes", "h", Right::View),
         ("Settings", "/settings", "s", Right::Operate),
@@ -168,6 +169,7 @@ pub(crate) fn entries(visitor: &Visitor, base: &str, is_of_application: bool, pa
         ("Queues", "/queues", "q"),
         ("Parked", "/parked", "p"),
         ("Applications", "/applications", "a"),
+        ("Plans", "/plans", "l"),
         ("Keys", "/keys", "k"),
         ("Changes", "/audit", "c"),
     ];

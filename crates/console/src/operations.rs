@@ -5,6 +5,7 @@ mod audit;
 mod keys;
 mod overview;
 mod parked;
+mod plans;
 mod search;
 mod sessions;
 
@@ -21,5 +22,6 @@ pub(crate) fn routes() -> Routes<Console> {
         .merge(keys::routes())
         .merge(overview::routes())
         .merge(parked::routes())
+        .merge(plans::routes())
         .merge(sessions::routes())
 }

@@ -18,8 +18,8 @@ use url::Url;
 
 use crate::lanes::PlaceLimits;
 
-/// Minimum retention of the audit log: the database refuses to delete younger entries.
-const AUDIT_KEPT: Duration = Duration::from_secs(90 * 86400);
+/// Minimum retention of the audit log and of usage: the database refuses to delete younger entries of the log.
+const RECORDS_KEPT: Duration = Duration::from_secs(90 * 86400);
 
 pub(crate) struct Configuration {
     pub(crate) broker: BrokerSettings,
@@ -30,6 +30,7 @@ pub(crate) struct Configuration {
     pub(crate) limits: Limits,
     pub(crate) retention: Duration,
     pub(crate) audit_retention: Duration,
+    pub(crate) usage_retention: Duration,
     pub(crate) archive: Option<ArchiveUrl>,
     pub(crate) held: HeldLimits,
     pub(crate) parked: ParkedLimits,
@@ -106,7 +107,11 @@ impl Configuration {
         let outbound = outbound_settings(environment);
         let retention = environment.retention();
         let meaning = "retention of entries in the audit log, 90 days or more";
-        let audit_retention = environment.duration_of_at_least("FANFARE_AUDIT_RETENTION", "400d", AUDIT_KEPT, meaning);
+        let audit_retention =
+            environment.duration_of_at_least("FANFARE_AUDIT_RETENTION", "400d", RECORDS_KEPT, meaning);
+        let meaning = "retention of the usage of applications by day, 90 days or more";
+        let usage_retention =
+            environment.duration_of_at_least("FANFARE_USAGE_RETENTION", "400d", RECORDS_KEPT, meaning);
         let archive = environment.archive();
         let held = held(environment);
         let parked = parked_limits(environment);
@@ -138,6 +143,7 @@ impl Configuration {
             parked: parked?,
             retention: retention?,
             audit_retention: audit_retention?,
+            usage_retention: usage_retention?,
             archive,
             held: held?,
             mails: mails?,

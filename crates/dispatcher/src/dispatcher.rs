@@ -60,6 +60,7 @@ pub(crate) struct Dispatcher {
     limits: Limits,
     retention: Duration,
     audit_retention: Duration,
+    usage_retention: Duration,
     archive: Option<Archive>,
     held: HeldLimits,
     parked: ParkedLimits,
@@ -148,6 +149,7 @@ impl Dispatcher {
             broker: configuration.broker,
             retention: configuration.retention,
             audit_retention: configuration.audit_retention,
+            usage_retention: configuration.usage_retention,
             archive,
             takeover_after: configuration.takeover_after,
             settings: configuration.settings,
@@ -382,6 +384,7 @@ impl Dispatcher {
             database: database(),
             retention,
             audit_retention,
+            usage_retention: self.usage_retention,
             has_archive,
             archived: Arc::clone(&archived),
         };

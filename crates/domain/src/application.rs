@@ -26,6 +26,7 @@ use crate::{
     expression::Outcome,
     ids::{ApplicationId, DeliveryId, EndpointId},
     operational,
+    plan::Limits,
 };
 
 /// Status of an endpoint.
@@ -203,8 +204,10 @@ pub struct ApplicationSettings {
     pub own_event_types: HashSet<EventType>,
     /// Schemas of the own event types, of a strict application; `None` if unchanged since the known version.
     pub schemas: Option<Schemas>,
-    /// Maximum events per second over HTTP at each ingest; `None` for the general limit.
-    pub publish_rate: Option<u32>,
+    /// Own limits, which replace those of the plan.
+    pub limits: Limits,
+    /// Name of the plan; `None` without a plan.
+    pub plan: Option<Arc<str>>,
     /// Members hidden in displayed bodies.
     pub redaction: Arc<Redaction>,
 }
@@ -220,8 +223,10 @@ pub struct Application {
     pub dialect: Arc<Dialect>,
     /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: bool,
-    /// Maximum events per second over HTTP at each ingest; `None` for the general limit.
-    pub publish_rate: Option<u32>,
+    /// Own limits, which replace those of the plan.
+    pub limits: Limits,
+    /// Name of the plan; `None` without a plan.
+    pub plan: Option<Arc<str>>,
     /// Members hidden in displayed bodies.
     pub redaction: Arc<Redaction>,
     own_event_types: HashSet<EventType>,
@@ -237,14 +242,15 @@ pub struct Application {
 impl Application {
     /// Indexes an application's endpoints.
     pub fn new(settings: ApplicationSettings, endpoints: Vec<Endpoint>) -> Self {
-        let ApplicationSettings { id, version, dialect, is_strict, own_event_types, schemas, publish_rate, redaction } =
+        let ApplicationSettings { id, version, dialect, is_strict, own_event_types, schemas, limits, plan, redaction } =
             settings;
         let mut application = Self {
             id,
             version,
             dialect,
             is_strict,
-            publish_rate,
+            limits,
+            plan,
             redaction,
             own_event_types,
             schemas: Arc::new(schemas.unwrap_or_default()),
@@ -263,7 +269,8 @@ impl Application {
         let mut next = self.clone();
         next.version = settings.version;
         next.is_strict = settings.is_strict;
-        next.publish_rate = settings.publish_rate;
+        next.limits = settings.limits;
+        next.plan = settings.plan;
         next.own_event_types = settings.own_event_types;
         if let Some(schemas) = settings.schemas {
             next.schemas = Arc::new(schemas.sharing(&self.schemas));
@@ -425,7 +432,8 @@ mod tests {
             is_strict: false,
             own_event_types: HashSet::new(),
             schemas: None,
-            publish_rate: None,
+            limits: Limits::default(),
+            plan: None,
             redaction: Arc::default(),
         }
     }

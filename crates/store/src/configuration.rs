@@ -1,5 +1,5 @@
 //! Statements on the configuration: applications, keys, endpoints, event types, secrets,
-//! sessions, names.
+//! sessions, names, plans.
 
 pub(crate) mod applications;
 pub(crate) mod endpoint_upsert;
@@ -7,5 +7,6 @@ pub(crate) mod endpoints;
 pub(crate) mod event_types;
 pub(crate) mod keys;
 pub(crate) mod names;
+pub(crate) mod plans;
 pub(crate) mod secrets;
 pub(crate) mod sessions;

@@ -1,5 +1,5 @@
-//! Lists for the API: deliveries, attempts, events, parked messages, failure notices, the audit log; and the
-//! search.
+//! Lists for the API: deliveries, attempts, events, parked messages, failure notices, the audit log, usage; and
+//! the search.
 
 pub(crate) mod attempts;
 pub(crate) mod audit;
@@ -13,4 +13,5 @@ pub(crate) mod health;
 pub(crate) mod parked;
 pub(crate) mod search;
 pub(crate) mod stats;
+pub(crate) mod usage;
 pub(crate) mod why;

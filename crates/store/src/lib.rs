@@ -16,12 +16,13 @@ mod pipeline;
 mod requests;
 
 pub use configuration::{
-    applications::{ApplicationChange, ApplicationPage, ApplicationRow, NewApplication},
+    applications::{ApplicationChange, ApplicationFilter, ApplicationPage, ApplicationRow, NewApplication, Selected},
     endpoint_upsert::{EndpointUpsert, Upserted},
     endpoints::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint, OwnHeaders},
     event_types::SchemaRow,
     keys::KeyRow,
     names::Names,
+    plans::{PlanRemoval, PlanRow},
     secrets::Rotation,
     sessions::NewSession,
 };
@@ -32,7 +33,10 @@ pub use connection::{
     pools::PoolState,
     store::{DatabaseUrl, Store, StoreSettings},
 };
-pub use directory::snapshot::{Directory, Snapshot};
+pub use directory::{
+    counts::Counts,
+    snapshot::{Directory, Snapshot},
+};
 pub use history::{
     attempts::{AttemptFilter, AttemptRow, LoggedAttempt},
     audit::{AuditEntry, AuditFilter, AuditOutcome, AuditPage, NewAuditEntry},
@@ -45,6 +49,7 @@ pub use history::{
     parked::{ParkedFilter, ParkedGroup, ParkedGroups, ParkedMessage, ParkedRow},
     search::{Hit, MAX_APPLICATIONS, MAX_ATTEMPTS, MAX_WALKED, Searched},
     stats::{StatsStep, StatsSubject},
+    usage::{ApplicationUsage, QuotaUse, Usage, UsageFilter, UsageMarks},
     why::{Explained, ExplainedWebhook},
 };
 pub use operations::{

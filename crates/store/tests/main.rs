@@ -7,6 +7,7 @@ mod configuration {
     mod directory;
     mod event_types;
     mod filters;
+    mod plans;
     mod sessions;
 }
 
@@ -49,6 +50,7 @@ mod operations {
     mod retention;
     mod rollups;
     mod runs;
+    mod usage;
 }
 
 /// Tests with filled tables, or under load.
@@ -61,4 +63,5 @@ mod filled {
     mod plans;
     mod searches;
     mod stress;
+    mod usage;
 }

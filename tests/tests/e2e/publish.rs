@@ -9,6 +9,7 @@ mod limits;
 mod parked;
 mod programs;
 mod publishers;
+mod quotas;
 mod relay;
 mod sdks;
 mod topology;

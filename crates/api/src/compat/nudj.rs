@@ -27,7 +27,7 @@ use crate::{
     },
     routes::{
         deliveries::attempts::{self, AttemptLog},
-        webhooks::settings::Change,
+        webhooks::settings::{Change, too_many_webhooks},
     },
     state::{ApiState, applications::ApplicationRules},
 };
@@ -155,9 +155,10 @@ pub(crate) async fn put(
         checked.await.map_err(|error| placed(error, is_list, position))?;
     }
     let mut answers = Vec::new();
-    let put = api.store.put_endpoints(authorized.application, &puts, api.max_webhooks).await?;
+    let most = api.max_webhooks(&authorized).await?;
+    let put = api.store.put_endpoints(authorized.application, &puts, most).await?;
     for (position, put) in put.into_iter().enumerate() {
-        answers.push(api.config_of(put).map_err(|error| placed(error, is_list, position))?);
+        answers.push(api.config_of(put, most).map_err(|error| placed(error, is_list, position))?);
     }
     Ok(Answer::of(answers))
 }
@@ -230,7 +231,7 @@ impl ApiState {
         Ok(EndpointUpsert { id: endpoint, settings, secret, new })
     }
 
-    fn config_of(&self, upserted: Upserted) -> Result<Config, ApiError> {
+    fn config_of(&self, upserted: Upserted, most: usize) -> Result<Config, ApiError> {
         match upserted {
             Upserted::Created(row, secret) => Ok(Config::new(*row, Some(&secret))),
             Upserted::Changed(row) => Ok(Config::new(*row, None)),
@@ -240,7 +241,7 @@ impl ApiState {
                 let message = "several webhook configurations have this URL: select a configuration by `id`";
                 Err(ApiError::new(ErrorCode::AmbiguousUrl, message).at("url"))
             }
-            Upserted::TooMany => Err(self.too_many_webhooks()),
+            Upserted::TooMany => Err(too_many_webhooks(most)),
         }
     }
 }

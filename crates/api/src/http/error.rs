@@ -40,6 +40,7 @@ pub enum ErrorCode {
     EventUnderWay,
     EventDue,
     TooManyWebhooks,
+    PlanInUse,
     PagesOff,
     BodyTooSlow,
     BodyTooLarge,
@@ -60,6 +61,8 @@ pub enum ErrorCode {
     TooManyTests,
     TooManyReplays,
     TooManyEvents,
+    QuotaExceeded,
+    StorageQuotaExceeded,
     InternalError,
     ApplicationUnavailable,
     BrokerUnavailable,
@@ -70,9 +73,14 @@ pub enum ErrorCode {
     Overloaded,
 }
 
+/// Longest descriptions of codes.
+const NOT_RESENDABLE: &str =
+    "the delivery is being sent or exists already, or the event is past its retention, delayed or cancelled";
+const OTHER_CONTENT: &str = "the request does not take this content type: most requests take `application/json`";
+
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 55] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -97,6 +105,7 @@ impl ErrorCode {
         Self::EventUnderWay,
         Self::EventDue,
         Self::TooManyWebhooks,
+        Self::PlanInUse,
         Self::PagesOff,
         Self::BodyTooSlow,
         Self::BodyTooLarge,
@@ -117,6 +126,8 @@ impl ErrorCode {
         Self::TooManyTests,
         Self::TooManyReplays,
         Self::TooManyEvents,
+        Self::QuotaExceeded,
+        Self::StorageQuotaExceeded,
         Self::InternalError,
         Self::ApplicationUnavailable,
         Self::BrokerUnavailable,
@@ -147,22 +158,18 @@ impl ErrorCode {
             Self::NoFeed => (409, "the webhook has no feed"),
             Self::NoDigest => (409, "the webhook has no digests"),
             Self::FeedOnly => (409, "nothing is sent to the webhook: its receiver reads the feed"),
-            Self::NotResendable => (
-                409,
-                "the delivery is being sent or exists already, or the event is past its retention, delayed or cancelled",
-            ),
+            Self::NotResendable => (409, NOT_RESENDABLE),
             Self::ReplayEnded => (409, "the replay is done or cancelled"),
             Self::AmbiguousUrl => (409, "several webhooks have this URL: select a webhook by `id`"),
             Self::EventErased => (409, "the event is erased"),
             Self::EventUnderWay => (409, "the event is being sent: try again later"),
             Self::EventDue => (409, "the event is due, or was never delayed: nothing is left to cancel"),
             Self::TooManyWebhooks => (409, "the application has the maximum number of webhooks"),
+            Self::PlanInUse => (409, "applications are in the plan: give each another plan first, or none"),
             Self::PagesOff => (409, "Fanfare serves no web pages: the operator sets `FANFARE_CONSOLE_URL`"),
             Self::BodyTooSlow => (408, "the body arrived too slowly"),
             Self::BodyTooLarge => (413, "the body is too large"),
-            Self::UnsupportedContentType => {
-                (415, "the request does not take this content type: most requests take `application/json`")
-            }
+            Self::UnsupportedContentType => (415, OTHER_CONTENT),
             Self::MissingField => (422, "a required field is missing"),
             Self::UnknownField => (422, "a field is unknown"),
             Self::DuplicateField => (422, "a field is given twice"),
@@ -179,6 +186,8 @@ impl ErrorCode {
             Self::TooManyTests => (429, "the application runs the maximum number of tests"),
             Self::TooManyReplays => (429, "the application has the maximum number of unfinished replays"),
             Self::TooManyEvents => (429, "the application exceeds its publish rate"),
+            Self::QuotaExceeded => (429, "the application has published its quota of events of this UTC day"),
+            Self::StorageQuotaExceeded => (429, "the application has stored its quota of bytes"),
             Self::InternalError => (500, "an internal fault of Fanfare, logged for the operator"),
             Self::ApplicationUnavailable => (503, "the settings of the application cannot be read now"),
             Self::BrokerUnavailable => (503, "the broker is unavailable: send the event again later"),

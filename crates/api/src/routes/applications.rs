@@ -1,12 +1,16 @@
 //! `/api/v1/applications` and `/api/v1/dialects`.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use fanfare_domain::{
     dialect::{DEFAULT_DIALECT, Dialect},
     endpoint::{email::check_email, redaction::Redaction},
     ids::ApplicationId,
+    label::{check_labels, parse_label},
+    plan::check_plan_name,
 };
-use fanfare_store::{ApplicationChange, ApplicationRow, NewApplication};
+use fanfare_store::{ApplicationChange, ApplicationFilter, ApplicationRow, NewApplication, Selected};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -20,11 +24,9 @@ use crate::{
         paging::Paging,
         parameters::{Path, Query, check_display_name, id},
     },
+    routes::plans::Limits,
     state::ApiState,
 };
-
-/// Publish rates that an application may have, in events per second.
-const RATES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
 
 /// An application: the tenant that owns webhooks, event types and keys.
 #[derive(Serialize, ToSchema)]
@@ -39,8 +41,14 @@ pub struct Application {
     pub strict: bool,
     /// The e-mail address for failure notices, if the dialect sends notices.
     pub email: Option<String>,
-    /// The maximum of events per second over HTTP, at each ingest process; `null` for the deployment's limit.
-    pub publish_rate_per_second: Option<u32>,
+    /// The name of the plan, whose limits are those of the application.
+    #[schema(example = "free")]
+    pub plan: Option<String>,
+    /// The application's own limits. Each replaces the plan's; `null` for the limit of the plan or the deployment.
+    #[serde(flatten)]
+    pub limits: Limits,
+    /// Labels by which operators find and sum up applications.
+    pub labels: BTreeMap<String, String>,
     /// Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
     /// the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
     /// of webhooks are stored without the values.
@@ -51,9 +59,8 @@ pub struct Application {
 
 impl From<ApplicationRow> for Application {
     fn from(row: ApplicationRow) -> Self {
-        let ApplicationRow { id, name, dialect, is_strict, email, publish_rate, redacted, created_at } = row;
-        let publish_rate_per_second = publish_rate;
-        Self { id, name, dialect, strict: is_strict, email, publish_rate_per_second, redacted, created_at }
+        let ApplicationRow { id, name, dialect, is_strict, email, limits, plan, labels, redacted, created_at } = row;
+        Self { id, name, dialect, strict: is_strict, email, plan, limits: limits.into(), labels, redacted, created_at }
     }
 }
 
@@ -104,6 +111,10 @@ pub async fn create_as(api: &ApiState, id: ApplicationId, new: New) -> Result<Ap
 pub struct ListFilter {
     /// Only applications with this text in their name, in any case. A page looks through at most 10,000 applications.
     pub name: Option<String>,
+    /// Only applications with this label, `key:value`.
+    pub label: Option<String>,
+    /// Only applications in this plan.
+    pub plan: Option<String>,
     /// The `next` of the previous page.
     pub before: Option<String>,
     /// 1 to 100. Default: 50.
@@ -120,7 +131,9 @@ pub async fn list(
 ) -> Result<Page<Application>, ApiError> {
     let (before, size) = Paging { before: filter.before, limit: filter.limit }.parse()?;
     filter.name.as_deref().map(|name| check_display_name("name", name)).transpose()?;
-    let page = api.store.applications(before, filter.name.as_deref(), size.rows()).await?;
+    let selected = selected(filter.label.as_deref(), filter.plan)?;
+    let filter = ApplicationFilter { before, name: filter.name, selected, limit: size.rows() };
+    let page = api.store.applications(&filter).await?;
     let applications = page.applications.into_iter().map(Application::from).collect();
     let passed = page.passed.map(|passed| passed.to_string());
     Ok(Page::of(applications, size, |application| application.id.to_string()).or_next(passed))
@@ -153,10 +166,28 @@ pub struct Change {
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
     pub email: Option<Option<String>>,
-    /// 1 to 1000000; `null` for the deployment's limit. Requires an admin key.
+    /// The name of a plan; `null` for none. Requires an admin key, as all limits and labels.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    pub plan: Option<Option<String>>,
+    /// 1 to 1000000; `null` for the limit of the plan or the deployment.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<u32>)]
     pub publish_rate_per_second: Option<Option<u32>>,
+    /// 1 to 10^15; `null` for the plan's quota.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u64>)]
+    pub events_per_day: Option<Option<u64>>,
+    /// 1 to 10^15; `null` for the plan's quota.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u64>)]
+    pub stored_bytes: Option<Option<u64>>,
+    /// 1 to 1000000; `null` for the limit of the plan or the deployment.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<u32>)]
+    pub max_webhooks: Option<Option<u32>>,
+    /// All labels, at most 16: keys of 1 to 63 small letters, digits and `. _ / -`, values of at most 128 characters.
+    pub labels: Option<BTreeMap<String, String>>,
     /// The complete list, at most 100 members. Stored events and responses do not change.
     pub redacted: Option<Vec<String>>,
 }
@@ -173,19 +204,36 @@ pub async fn change(
 ) -> Result<Answer<Application>, ApiError> {
     let application = reached(&application, application_of_key)?;
     check(&api, &change)?;
-    if change.publish_rate_per_second.is_some() && application_of_key.is_some() {
-        let message = "only an admin key may change the publish rate of an application";
-        return Err(ApiError::new(ErrorCode::Forbidden, message).at("publish_rate_per_second"));
+    if let Some(member) = change.of_operators().filter(|_| application_of_key.is_some()) {
+        let message = "only an admin key may change plan, limits and labels of an application";
+        return Err(ApiError::new(ErrorCode::Forbidden, message).at(member));
     }
+    if let Some(plan) = change.plan.iter().flatten().next()
+        && api.store.plan(plan).await?.is_none()
+    {
+        return Err(no_plan(plan));
+    }
+    let plan = change.plan.clone().flatten();
     let change = ApplicationChange {
         name: change.name,
         dialect: change.dialect,
         is_strict: change.strict,
         email: change.email.map(|email| email.map(checked_email).transpose()).transpose()?,
         publish_rate: change.publish_rate_per_second,
+        events_per_day: change.events_per_day,
+        stored_bytes: change.stored_bytes,
+        max_webhooks: change.max_webhooks,
+        plan: change.plan,
+        labels: change.labels,
         redacted: change.redacted,
     };
-    let row = api.store.change_application(application, &change).await?.ok_or_else(no_such_application)?;
+    let changed = api.store.change_application(application, &change).await;
+    let row = changed.map_err(|error| match plan {
+        // Removed since the look.
+        Some(plan) if error.breaks_reference() => no_plan(&plan),
+        _ => error.into(),
+    })?;
+    let row = row.ok_or_else(no_such_application)?;
     Ok(Answer::of(row.into()))
 }
 
@@ -203,10 +251,48 @@ pub fn check(api: &ApiState, change: &Change) -> Result<(), ApiError> {
     if let Some(names) = &change.redacted {
         Redaction::parse(names).map_err(|fault| ApiError::invalid("redacted", fault))?;
     }
-    if change.publish_rate_per_second.flatten().is_some_and(|rate| !RATES.contains(&rate)) {
-        return Err(ApiError::invalid("publish_rate_per_second", "must be between 1 and 1000000"));
+    change.limits().checked()?;
+    if let Some(plan) = change.plan.iter().flatten().next() {
+        check_plan_name(plan).map_err(|_| no_plan(plan))?;
+    }
+    if let Some(labels) = &change.labels {
+        check_labels(labels).map_err(|fault| ApiError::invalid("labels", fault))?;
     }
     change.email.clone().flatten().map(checked_email).transpose().map(drop)
+}
+
+impl Change {
+    fn limits(&self) -> Limits {
+        Limits {
+            publish_rate_per_second: self.publish_rate_per_second.flatten(),
+            events_per_day: self.events_per_day.flatten(),
+            stored_bytes: self.stored_bytes.flatten(),
+            max_webhooks: self.max_webhooks.flatten(),
+        }
+    }
+
+    /// The first changed member that only operators may change: the members decide about bills.
+    fn of_operators(&self) -> Option<&'static str> {
+        let changed = [
+            ("publish_rate_per_second", self.publish_rate_per_second.is_some()),
+            ("events_per_day", self.events_per_day.is_some()),
+            ("stored_bytes", self.stored_bytes.is_some()),
+            ("max_webhooks", self.max_webhooks.is_some()),
+            ("plan", self.plan.is_some()),
+            ("labels", self.labels.is_some()),
+        ];
+        changed.into_iter().find(|(_, is_changed)| *is_changed).map(|(member, _)| member)
+    }
+}
+
+/// Label and plan of a list's filter.
+pub(crate) fn selected(label: Option<&str>, plan: Option<String>) -> Result<Selected, ApiError> {
+    let label = label.map(parse_label).transpose().map_err(|fault| ApiError::invalid("label", fault))?;
+    let labels = label.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    if let Some(plan) = &plan {
+        check_plan_name(plan).map_err(|fault| ApiError::invalid("plan", fault))?;
+    }
+    Ok(Selected { labels, plan })
 }
 
 /// The application in the path. A key of another application gets 404, as for an unknown id.
@@ -221,6 +307,10 @@ pub(crate) fn reached(application: &str, of_key: Option<ApplicationId>) -> Resul
 pub(crate) fn checked_email(email: String) -> Result<String, ApiError> {
     check_email(&email).map_err(|fault| ApiError::invalid("email", fault))?;
     Ok(email)
+}
+
+fn no_plan(name: &str) -> ApiError {
+    ApiError::invalid("plan", format!("is {name:?}, and no plan has this name: create the plan first"))
 }
 
 pub(crate) fn no_such_application() -> ApiError {

@@ -221,6 +221,7 @@ pub async fn publish(
     let event_type = EventType::parse(&described.name).map_err(|fault| ApiError::from(fault).at("name"))?;
     let data = described.sample.map_or_else(|| EMPTY_SAMPLE.to_owned(), |sample| sample.get().to_owned());
     application.check_event(&event_type, None, &data)?;
+    api.publishing.check_quotas(&application)?;
     api.publishing.take(&application, 1)?;
     let body = format!("{{\"type\":{},\"data\":{data}}}", Value::from(event_type.as_str()));
     let event = Event {
@@ -236,6 +237,7 @@ pub async fn publish(
         trace: trace_of(&Span::current()),
         cloud_event: None,
     };
+    api.publishing.take_quotas(&application, body.len())?;
     let event = api.publishing.send(&application, event, body.as_bytes()).await.map_err(|error| match error.code {
         // A repetition has another id.
         ErrorCode::OutcomeUnknown => {

@@ -36,7 +36,7 @@ use crate::{
         paging::{PageSize, Paging},
         parameters::{Path, Query, check_display_name, id},
     },
-    routes::webhooks::settings::{Change, New},
+    routes::webhooks::settings::{Change, New, too_many_webhooks},
     state::ApiState,
 };
 
@@ -212,10 +212,11 @@ pub async fn create_with_id(
         secret_id: SecretId::new(api.store.now(), rand::random()),
         secret,
     };
-    match api.store.create_endpoint(&new, api.max_webhooks).await? {
+    let most = api.max_webhooks(authorized).await?;
+    match api.store.create_endpoint(&new, most).await? {
         EndpointCreation::Created(row) => Ok(Webhook { warnings, ..Webhook::new(*row, Some(&new.secret)) }),
         EndpointCreation::IdTaken => Ok(Webhook::new(api.endpoint(authorized, &id.to_string()).await?, None)),
-        EndpointCreation::TooMany => Err(api.too_many_webhooks()),
+        EndpointCreation::TooMany => Err(too_many_webhooks(most)),
     }
 }
 

@@ -1,5 +1,6 @@
-//! Publishing of events within the rates of applications. Does not touch the database.
+//! Publishing of events within the rates and quotas of applications. Does not touch the database.
 
+mod quotas;
 mod rates;
 
 use std::{sync::Arc, time::Duration};
@@ -19,7 +20,7 @@ use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
     http::error::{ApiError, ErrorCode},
-    state::publishing::rates::PublishRates,
+    state::publishing::{quotas::Quotas, rates::PublishRates},
 };
 
 /// The maximum number of events in a batch.
@@ -31,7 +32,7 @@ pub const PUBLISHED: Metric = Metric {
     kind: MetricKind::Counter,
     labels: Labels::One("result", &["accepted", "invalid", "unavailable", "refused", "unknown", "limited"]),
     meaning: "events published over HTTP, by `result`: accepted, invalid, unavailable, refused or unknown; \
-              also requests above the publish rate: limited",
+              also requests above the publish rate, and events above a quota: limited",
 };
 
 /// The metric of the broker's confirms.
@@ -58,6 +59,7 @@ pub struct Publishing {
     /// Events accepted by this process.
     pub published: Arc<RecentCount>,
     rates: Arc<PublishRates>,
+    quotas: Arc<Quotas>,
     checks: Checks,
 }
 
@@ -71,8 +73,8 @@ impl Publishing {
         per_second: u32,
     ) -> Self {
         let rates = Arc::new(PublishRates::new(per_second));
-        let (published, checks) = (Arc::default(), Checks::default());
-        Self { publisher, topology, directory, max_event_bytes, longest_delay, published, rates, checks }
+        let (published, quotas, checks) = (Arc::default(), Arc::default(), Checks::default());
+        Self { publisher, topology, directory, max_event_bytes, longest_delay, published, rates, quotas, checks }
     }
 
     /// Finds an application.
@@ -93,7 +95,8 @@ impl Publishing {
     /// # Errors
     /// 429 above the rate.
     pub(crate) fn take(&self, application: &Application, events: usize) -> Result<(), ApiError> {
-        self.rates.take(application, events).map_err(limited)
+        let own = self.directory.limits(application).publish_rate;
+        self.rates.take(application.id, own, events).map_err(limited)
     }
 
     /// Refuses an application without room for an event, before its batch is read.
@@ -101,7 +104,24 @@ impl Publishing {
     /// # Errors
     /// 429 above the rate.
     pub(crate) fn check_rate(&self, application: &Application) -> Result<(), ApiError> {
-        self.rates.check(application).map_err(limited)
+        let own = self.directory.limits(application).publish_rate;
+        self.rates.check(application.id, own).map_err(limited)
+    }
+
+    /// Refuses an application without room in its quotas, before a body is read.
+    ///
+    /// # Errors
+    /// 429 at a quota.
+    pub(crate) fn check_quotas(&self, application: &Application) -> Result<(), ApiError> {
+        self.quotas.check(&self.directory, application)
+    }
+
+    /// Takes an event with a body of `bytes` from the quotas of the application.
+    ///
+    /// # Errors
+    /// 429 at a quota.
+    pub(crate) fn take_quotas(&self, application: &Application, bytes: usize) -> Result<(), ApiError> {
+        self.quotas.take(&self.directory, application, bytes)
     }
 
     /// Reads and checks the events of a body of `length` bytes. No other request waits for a large body.

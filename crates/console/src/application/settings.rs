@@ -1,12 +1,20 @@
 //! The settings of an application, for staff: a form, and a review of the changes before they are made.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::{body::Bytes, extract::State, http::StatusCode, response::Response};
 use fanfare_api::{
     http::{authentication::KeyApplication, body::from_value, error::ApiError, parameters::Path},
-    routes::applications::{self, Application, Change},
+    routes::{
+        applications::{self, Application, Change},
+        plans,
+    },
 };
-use fanfare_domain::access::session::{Face, Right};
+use fanfare_domain::{
+    access::session::{Face, Right},
+    label::parse_label,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -22,14 +30,22 @@ use crate::{
 };
 
 /// The members of the settings, with their labels.
-const MEMBERS: [(&str, &str); 6] = [
+const MEMBERS: [(&str, &str); 11] = [
     ("name", "Name"),
     ("dialect", "Dialect"),
     ("strict", "Refuse undescribed event types"),
     ("email", "E-mail address"),
+    ("plan", "Plan"),
     ("publish_rate_per_second", "Events per second"),
+    ("events_per_day", "Events per day"),
+    ("stored_bytes", "Stored bytes"),
+    ("max_webhooks", "Webhooks"),
+    ("labels", "Labels"),
     ("redacted", "Hidden members"),
 ];
+
+/// The limits among the members.
+const LIMITS: [&str; 4] = ["publish_rate_per_second", "events_per_day", "stored_bytes", "max_webhooks"];
 
 #[derive(Template)]
 #[template(path = "application/settings.html")]
@@ -37,6 +53,8 @@ struct Settings {
     frame: Frame,
     fields: Fields,
     dialects: Vec<(String, String)>,
+    /// Names of the plans, after an empty name for no plan.
+    plans: Vec<(String, String)>,
     may_limit: bool,
 }
 
@@ -60,7 +78,7 @@ struct Review {
 /// Shows the form.
 pub(crate) async fn form(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
     let now = application(&console, &place).await?;
-    page(&place.visitor, &settings(&console, &place, fields_of(&now)).await)
+    page(&place.visitor, &settings(&console, &place, fields_of(&now)).await?)
 }
 
 /// Shows the changes before and after, or makes the confirmed changes.
@@ -81,7 +99,7 @@ pub(crate) async fn save(State(console): State<Console>, place: Place, body: Byt
         Ok(_) => Ok(back_to(format!("{}/settings?done=saved", place.base))),
         Err(error) => {
             let status: StatusCode = error.status();
-            page_with(status, &place.visitor, &settings(&console, &place, fields.refused(error)).await)
+            page_with(status, &place.visitor, &settings(&console, &place, fields.refused(error)).await?)
         }
     }
 }
@@ -107,15 +125,21 @@ async fn application(console: &Console, place: &Place) -> Result<Application, Ap
     applications::show(State(console.api.clone()), path, of_session).await.map(|answer| answer.data)
 }
 
-async fn settings(console: &Console, place: &Place, fields: Fields) -> Settings {
+async fn settings(console: &Console, place: &Place, fields: Fields) -> Result<Settings, ApiError> {
     let of_session = KeyApplication(place.visitor.session.application);
     let listed = applications::dialects(State(console.api.clone()), of_session).await.data;
-    Settings {
+    let plans = match place.visitor.administrator() {
+        Ok(administrator) => plans::list(State(console.api.clone()), administrator).await?.data,
+        Err(_) => Vec::new(),
+    };
+    let none = [(String::new(), "none".to_owned())];
+    Ok(Settings {
+        plans: none.into_iter().chain(plans.into_iter().map(|plan| (plan.name.clone(), plan.name))).collect(),
         frame: place.frame("Settings").call(format!("/applications/{}", place.application)),
         fields,
         dialects: listed.into_iter().map(|dialect| (dialect.name, dialect.title)).collect(),
         may_limit: may_limit(place),
-    }
+    })
 }
 
 /// Only a session of all applications may change the publish rate, as in the API.
@@ -125,16 +149,32 @@ fn may_limit(place: &Place) -> bool {
 
 fn fields_of(application: &Application) -> Fields {
     let strict = if application.strict { "yes" } else { "" };
-    Fields::default()
+    let fields = Fields::default()
         .with("name", application.name.clone())
         .with("dialect", application.dialect.clone())
         .with("strict", strict)
         .with("email", application.email.clone().unwrap_or_default())
-        .with(
-            "publish_rate_per_second",
-            application.publish_rate_per_second.map(|rate| rate.to_string()).unwrap_or_default(),
-        )
-        .with("redacted", application.redacted.join("\n"))
+        .with("plan", application.plan.clone().unwrap_or_default())
+        .with("labels", lines(&application.labels))
+        .with("redacted", application.redacted.join("\n"));
+    let known = serde_json::to_value(application.limits).unwrap_or_default();
+    let limit = |name: &str| known[name].as_u64().map(|limit| limit.to_string()).unwrap_or_default();
+    LIMITS.iter().fold(fields, |fields, name| fields.with(name, limit(name)))
+}
+
+/// Labels, each in a line.
+fn lines(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}:{value}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The labels of the form. A comma is a part of a value.
+fn labels_of(fields: &Fields) -> Result<Value, ApiError> {
+    let lines = fields.value("labels").lines().map(str::trim).filter(|line| !line.is_empty());
+    let pair = |line: &str| {
+        let (key, value) = parse_label(line).map_err(|fault| ApiError::invalid("labels", fault))?;
+        Ok((key.to_owned(), Value::from(value)))
+    };
+    lines.map(pair).collect::<Result<Map<String, Value>, ApiError>>().map(Value::Object)
 }
 
 /// The members that the form changes, as the body of the same request to the API.
@@ -147,7 +187,11 @@ fn changes(before: &Application, fields: &Fields, may_limit: bool) -> Result<Map
         "redacted": fields.list("redacted"),
     });
     if may_limit {
-        asked["publish_rate_per_second"] = fields.number("publish_rate_per_second")?;
+        for limit in LIMITS {
+            asked[limit] = fields.number(limit)?;
+        }
+        asked["plan"] = json!(fields.given("plan"));
+        asked["labels"] = labels_of(fields)?;
     }
     let known = as_json(before);
     let Value::Object(mut asked) = asked else { return Ok(Map::new()) };
@@ -180,6 +224,10 @@ fn told(value: &Value) -> String {
         Value::Null => "none".to_owned(),
         Value::Bool(is_set) => if *is_set { "yes" } else { "no" }.to_owned(),
         Value::String(text) => text.clone(),
+        Value::Object(labels) if labels.is_empty() => "none".to_owned(),
+        Value::Object(labels) => {
+            labels.iter().map(|(key, value)| format!("{key}:{}", told(value))).collect::<Vec<_>>().join("\n")
+        }
         Value::Array(entries) if entries.is_empty() => "none".to_owned(),
         Value::Array(entries) => entries.iter().map(told).collect::<Vec<_>>().join("\n"),
         other => other.to_string(),
@@ -188,6 +236,7 @@ fn told(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fanfare_api::routes::plans::Limits;
     use fanfare_domain::ids::ApplicationId;
     use jiff::Timestamp;
 
@@ -200,7 +249,9 @@ mod tests {
             dialect: "incenta".to_owned(),
             strict: true,
             email: None,
-            publish_rate_per_second: Some(5),
+            plan: Some("free".to_owned()),
+            limits: Limits { publish_rate_per_second: Some(5), ..Limits::default() },
+            labels: BTreeMap::from([("region".to_owned(), "eu, west".to_owned())]),
             redacted: vec!["password".to_owned(), "card.number".to_owned()],
             created_at: Timestamp::UNIX_EPOCH,
         }
@@ -216,9 +267,9 @@ mod tests {
 
     #[test]
     fn only_changed_members_are_asked_for() {
-        let body = b"name=shop&dialect=incenta&email=a%40b.example&publish_rate_per_second=&redacted=password%0D%0Acard.number";
+        let body = b"name=shop&dialect=incenta&email=a%40b.example&plan=free&publish_rate_per_second=&labels=region%3Aeu&redacted=password%0D%0Acard.number";
         let asked = changes(&application(), &Fields::of_body(body), true).expect("a form");
-        let expected = json!({ "strict": false, "email": "a@b.example", "publish_rate_per_second": null });
+        let expected = json!({ "strict": false, "email": "a@b.example", "publish_rate_per_second": null, "labels": { "region": "eu" } });
         assert_eq!(Value::Object(asked), expected);
         let refused = changes(&application(), &Fields::of_body(b"publish_rate_per_second=x"), true);
         assert_eq!(refused.expect_err("no number").field.as_deref(), Some("publish_rate_per_second"));

@@ -39,6 +39,8 @@ const END: (&str, &str) = ("ended", "end");
 const ALL: &[Words] = &[
     words("create_application", CREATE, "the application", "app"),
     words("change_application", CHANGE, "the application", "app"),
+    words("put_plan", ("set", "set"), "a plan", ""),
+    words("delete_plan", ("removed", "remove"), "a plan", ""),
     words("create_key", CREATE, "the key", "key"),
     words("rotate_key", ("rotated", "rotate"), "the key", "key"),
     words("revoke_key", ("revoked", "revoke"), "the key", "key"),

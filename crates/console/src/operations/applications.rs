@@ -34,19 +34,23 @@ struct Applications {
     frame: Frame,
     applications: Vec<Application>,
     name: Option<String>,
+    label: Option<String>,
+    plan: Option<String>,
     next: Option<String>,
 }
 
 /// Lists the applications.
 async fn list(State(console): State<Console>, visitor: Visitor) -> Result<Response, Fault> {
     let filter: ListFilter = form::query(&visitor.address)?;
-    let name = filter.name.clone();
+    let (name, label, plan) = (filter.name.clone(), filter.label.clone(), filter.plan.clone());
     let found = applications::list(State(console.api), visitor.administrator()?, Query(filter)).await?;
     let shown = Applications {
         frame: Frame::new(&visitor, "Applications").call(form::call("/applications", &visitor.address)),
         next: found.next.map(|before| form::with_parameter(&visitor.address, "before", &before)),
         applications: found.data,
         name,
+        label,
+        plan,
     };
     page(&visitor, &shown)
 }

@@ -1,9 +1,9 @@
-//! Partitions: creates the partitions of the coming days, and ends the retention of old partitions and of the audit
-//! log. With an archive, a day is dropped after its archiving.
+//! Partitions: creates the partitions of the coming days, and ends the retention of old partitions, of usage and
+//! of the audit log. With an archive, a day is dropped after its archiving.
 
 use std::{sync::Arc, time::Duration};
 
-use fanfare_domain::{diagnosis::rollup, time::saturating_sub};
+use fanfare_domain::{diagnosis::rollup, quota::day_of, time::saturating_sub};
 use fanfare_store::{Job, StoreError};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +23,14 @@ const LINE_WAIT: Duration = Duration::from_secs(30);
 /// Maximum of audit log entries deleted by a statement.
 const AUDIT_ENTRIES: usize = 5000;
 
+/// Maximum of days of usage deleted by a statement.
+const USAGE_DAYS: usize = 5000;
+
 pub(crate) struct Partitions {
     pub(crate) database: Database,
     pub(crate) retention: Duration,
     pub(crate) audit_retention: Duration,
+    pub(crate) usage_retention: Duration,
     /// True if this process archives days. The first run may come before the first run of the archive.
     pub(crate) has_archive: bool,
     /// Notified of archived days, which can be dropped.
@@ -74,6 +78,8 @@ impl Partitions {
         }
         store.forget_digests(line).await?;
         store.drop_sessions().await?;
+        let oldest = day_of(saturating_sub(now, self.usage_retention));
+        while store.drop_usage(oldest, USAGE_DAYS).await? > 0 {}
         while store.drop_audit_entries(self.audit_retention, AUDIT_ENTRIES).await? > 0 {}
         Ok(())
     }

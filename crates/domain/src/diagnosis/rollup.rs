@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date};
 
-use crate::time::{saturating_add, saturating_sub};
+use crate::{
+    quota::day_of,
+    time::{saturating_add, saturating_sub},
+};
 
 /// Number of buckets of a [`Histogram`].
 pub const BUCKETS: usize = 14;
@@ -32,7 +35,8 @@ const COUNTED_AFTER: Duration = Duration::from_secs(90);
 /// Age of an hour at each new count. An attempt may be recorded late, behind an outage.
 const RECOUNTED_AFTER: [Duration; 2] = [HOUR, Duration::from_secs(24 * 3600)];
 
-const MINUTE: Duration = Duration::from_secs(60);
+/// Time that a count covers at least.
+pub const MINUTE: Duration = Duration::from_secs(60);
 
 /// Counts in buckets. Histograms can be added up, unlike percentiles.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -175,6 +179,8 @@ pub struct Marks {
     pub hourly: Timestamp,
     /// End of the hours that were counted anew twice.
     pub last: Timestamp,
+    /// First UTC day whose usage may still change.
+    pub settled: Date,
 }
 
 /// The next step of the counting.
@@ -194,6 +200,8 @@ pub enum Count {
         /// True for the last count.
         is_last: bool,
     },
+    /// Settle the usage of a UTC day: all its hours were counted anew twice.
+    Day(Date),
 }
 
 /// The next step of the counting; `None` if nothing is due.
@@ -206,10 +214,12 @@ pub fn next_count(marks: Marks, now: Timestamp) -> Option<Count> {
         return Some(Count::Minutes { from, to });
     }
     let hours = [marks.hourly, marks.last].into_iter().zip(RECOUNTED_AFTER).zip([false, true]);
-    hours
+    let hour = hours
         .map(|((mark, age), is_last)| (floor(mark, HOUR).max(saturating_add(floor(oldest, HOUR), HOUR)), age, is_last))
         .find(|(from, age, _)| saturating_add(*from, HOUR + *age) <= now)
-        .map(|(from, _, is_last)| Count::Hour { from, is_last })
+        .map(|(from, _, is_last)| Count::Hour { from, is_last });
+    let day = || (marks.settled < day_of(marks.last)).then_some(Count::Day(marks.settled));
+    hour.or_else(day)
 }
 
 /// Beginning of the step of a moment.
@@ -223,6 +233,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::quota::begin_of;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a moment")
@@ -240,18 +251,19 @@ mod tests {
 
     #[test]
     fn a_minute_waits_for_its_slowest_attempt() {
-        let marks = Marks { counted: at(600), hourly: at(0), last: at(0) };
+        let marks = Marks { counted: at(600), hourly: at(0), last: at(0), settled: day_of(at(0)) };
         assert_eq!(next_count(marks, at(749)), None);
         assert_eq!(next_count(marks, at(750)), Some(Count::Minutes { from: at(600), to: at(660) }));
         assert_eq!(next_count(marks, at(7000)), Some(Count::Minutes { from: at(600), to: at(900) }));
     }
 
     proptest! {
-        /// Follows the marks: each minute is counted once, each hour twice, in order, whatever the pauses.
+        /// Follows the marks: each minute is counted once, each hour twice, and each day settled after its hours, in
+        /// order, whatever the pauses.
         #[test]
         fn each_minute_is_counted_once(pauses in proptest::collection::vec(1i64..9000, 1..60)) {
             let begin = 1_800_000_000 / 3600 * 3600;
-            let mut marks = Marks { counted: at(begin), hourly: at(begin), last: at(begin) };
+            let mut marks = Marks { counted: at(begin), hourly: at(begin), last: at(begin), settled: day_of(at(begin)) };
             let mut now = begin;
             for pause in pauses {
                 now += pause;
@@ -271,9 +283,15 @@ mod tests {
                             prop_assert!(from >= *mark && from <= marks.counted);
                             *mark = saturating_add(from, HOUR);
                         }
+                        Count::Day(day) => {
+                            prop_assert_eq!(day, marks.settled);
+                            prop_assert!(begin_of(day.tomorrow().expect("a day")) <= marks.last);
+                            marks.settled = day.tomorrow().expect("a day");
+                        }
                     }
                 }
                 prop_assert!(marks.last <= marks.hourly);
+                prop_assert_eq!(marks.settled, day_of(marks.last).max(day_of(at(begin))));
             }
         }
 

@@ -69,6 +69,11 @@ impl StoreError {
         matches!(self, Self::Data(error) if error.code() == Some(&SqlState::CHECK_VIOLATION))
     }
 
+    /// True if a row refers to a row that does not exist, or is referred to by another.
+    pub fn breaks_reference(&self) -> bool {
+        matches!(self, Self::Data(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION))
+    }
+
     pub(crate) fn corrupt(table: &'static str, what: impl Into<String>) -> Self {
         Self::Corrupt { table, what: what.into() }
     }

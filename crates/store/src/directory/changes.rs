@@ -9,7 +9,7 @@ use std::{
 use fanfare_domain::ids::ApplicationId;
 use tokio::sync::Notify;
 
-/// Parts that may have changed. Each look compares the keys, too.
+/// Parts that may have changed. Each look compares the keys and the plans, too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     /// True for all applications.
@@ -28,15 +28,15 @@ impl Changes {
         Self { all: false, applications: applications.into_iter().collect() }
     }
 
-    /// The keys may have changed.
+    /// The keys or the plans may have changed.
     pub(crate) fn keys() -> Self {
         Self::default()
     }
 
-    /// The payload of a notice: `keys`, or the id of an application.
+    /// The payload of a notice: `keys`, `plans`, or the id of an application.
     pub(crate) fn of_notice(payload: &str) -> Self {
         match payload.parse() {
-            _ if payload == "keys" => Self::keys(),
+            _ if ["keys", "plans"].contains(&payload) => Self::keys(),
             Ok(application) => Self::of([ApplicationId(application)]),
             Err(_) => Self::all(),
         }
@@ -78,7 +78,7 @@ mod tests {
     async fn changes_add_up_until_they_are_taken() {
         let heard = Heard::default();
         let application = |number| ApplicationId(Uuid::from_u128(number));
-        for payload in ["keys", &application(1).0.to_string(), &application(2).0.to_string()] {
+        for payload in ["keys", "plans", &application(1).0.to_string(), &application(2).0.to_string()] {
             heard.add(Changes::of_notice(payload));
         }
         let applications = HashSet::from([application(1), application(2)]);

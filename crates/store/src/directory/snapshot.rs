@@ -15,6 +15,7 @@ use fanfare_domain::{
     application::Application,
     dialect::Dialects,
     ids::{ApplicationId, KeyId},
+    plan::Limits,
 };
 use jiff::Timestamp;
 use tokio::{
@@ -28,6 +29,7 @@ use crate::{
     connection::clock::Clock,
     directory::{
         changes::{Changes, Heard},
+        counts::Counts,
         listener::listen,
         source::{STEP_TIMEOUT, Source},
     },
@@ -52,11 +54,23 @@ pub struct Snapshot {
     pub applications: HashMap<ApplicationId, Arc<Application>>,
     /// Valid keys.
     pub keys: Arc<Keys>,
+    /// Limits of the plans by name, in processes that authenticate callers.
+    pub plans: Arc<HashMap<String, Limits>>,
+    /// Counts of the applications with a quota, in the same processes.
+    pub counts: Arc<Counts>,
     /// Applications with newest settings unreadable here: this process lacks the dialect or the encryption key. An
     /// older readable copy stays in use.
     pub(super) unreadable: HashSet<ApplicationId>,
     /// Sum of all applications' versions. The sum grows with each change, and is equal in processes with equal copies.
     pub version: i64,
+}
+
+impl Snapshot {
+    /// Limits of an application: its own, or else the plan's.
+    pub fn limits(&self, application: &Application) -> Limits {
+        let plan = application.plan.as_deref().and_then(|plan| self.plans.get(plan));
+        application.limits.within(plan.copied())
+    }
 }
 
 /// Access to the newest snapshot, and the database's time. Cheap to clone.
@@ -95,7 +109,8 @@ impl Directory {
         tokio::spawn(async move { stopping.run_until_cancelled(listening).await });
         // The listener hears all changes after the first hint. A snapshot loaded before the hint could miss a change.
         stop.run_until_cancelled(heard.next()).await;
-        let mut source = Source { store: store.clone(), dialects, needs_keys, listed: HashMap::new(), keys: None };
+        let listed = HashMap::new();
+        let mut source = Source { store: store.clone(), dialects, needs_keys, listed, keys: None, plans: None };
         let mut current = Arc::new(Snapshot::default());
         while let Err(error) = source.refresh(&mut current, &Changes::all()).await {
             tracing::warn!(%error, "cannot load applications, endpoints and keys; trying again");
@@ -130,6 +145,14 @@ impl Directory {
     /// Finds an application in the newest snapshot.
     pub fn application(&self, id: ApplicationId) -> Option<Arc<Application>> {
         self.snapshot.borrow().applications.get(&id).cloned()
+    }
+
+    /// Limits of an application: its own, or else the plan's. Without a plan, looks at no snapshot.
+    pub fn limits(&self, application: &Application) -> Limits {
+        if application.plan.is_none() {
+            return application.limits;
+        }
+        self.snapshot.borrow().limits(application)
     }
 
     /// Authenticates an API key, and notes its use. `None` if the text is not a valid key.

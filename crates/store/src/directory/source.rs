@@ -18,14 +18,16 @@ use fanfare_domain::{
         subscription::Subscription,
     },
     ids::{ApplicationId, EndpointId, KeyId},
+    plan::Limits,
+    quota::day_of,
 };
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
     Keyring, Store, StoreError,
-    configuration::{endpoints, secrets},
-    directory::{changes::Changes, snapshot::Snapshot},
+    configuration::{endpoints, plans, secrets},
+    directory::{changes::Changes, counts, snapshot::Snapshot},
 };
 
 /// Deadline of a step of a refresh.
@@ -37,16 +39,25 @@ const AT_ONCE: usize = 1000;
 /// Version of an application that was never loaded: less than any version of an endpoint.
 const NEVER: i64 = -1;
 
+/// The newest keys and plans, with their versions.
+struct Newest {
+    keys: Arc<Keys>,
+    plans: Arc<HashMap<String, Limits>>,
+    versions: (Option<i64>, Option<i64>),
+}
+
 /// Source of a snapshot.
 pub(super) struct Source {
     pub(super) store: Store,
     pub(super) dialects: Arc<Dialects>,
-    /// True if the process authenticates callers.
+    /// True if the process authenticates callers. Such a process also needs the plans.
     pub(super) needs_keys: bool,
     /// Versions of the applications as listed at the last look.
     pub(super) listed: HashMap<ApplicationId, i64>,
     /// Version of the loaded keys.
     pub(super) keys: Option<i64>,
+    /// Version of the loaded plans.
+    pub(super) plans: Option<i64>,
 }
 
 /// A loaded application, or the part that has changed.
@@ -98,10 +109,35 @@ impl Source {
                 }
             }
         }
-        let keys = self.newest_keys(&current.keys).await?;
+        let newest = self.newest_keys_and_plans(current).await?;
         self.listed.extend(listed);
         let version = self.sum(&applications, &unreadable);
-        *current = Arc::new(Snapshot { applications, keys, unreadable, version });
+        let (keys, plans, counts) = (newest.keys, newest.plans, Arc::clone(&current.counts));
+        let mut next = Snapshot { applications, keys, plans, counts, unreadable, version };
+        if changes.all
+            && self.needs_keys
+            && let Err(error) = self.count(&mut next).await
+        {
+            tracing::warn!(%error, "cannot load the counts of applications with a quota; the last counts stay in use");
+        }
+        *current = Arc::new(next);
+        // Beside the snapshot: after a failed refresh, the next must load the same changes.
+        (self.keys, self.plans) = newest.versions;
+        Ok(())
+    }
+
+    /// Loads the newest counts of the applications with a quota. Without such an application, asks nothing.
+    async fn count(&self, next: &mut Snapshot) -> Result<(), StoreError> {
+        let has_quota = |application: &&Arc<Application>| next.limits(application).has_quota();
+        let ids: Vec<Uuid> = next.applications.values().filter(has_quota).map(|application| application.id.0).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let day = day_of(self.store.now());
+        let loading = counts::load(&self.store, &next.counts, &ids, day);
+        if let Some(counts) = self.store.with_deadline(STEP_TIMEOUT, loading).await? {
+            next.counts = Arc::new(counts);
+        }
         Ok(())
     }
 
@@ -180,19 +216,22 @@ impl Source {
         Ok(applications.iter().map(|row| (ApplicationId(row.get("id")), loaded(row))).collect())
     }
 
-    /// The newest keys, or `current` if no key has changed.
-    async fn newest_keys(&mut self, current: &Arc<Keys>) -> Result<Arc<Keys>, StoreError> {
+    /// The newest keys and plans, or the current of those that have not changed. The plans come after the applications,
+    /// so that the plan of an application is known.
+    async fn newest_keys_and_plans(&self, current: &Snapshot) -> Result<Newest, StoreError> {
+        let (mut keys, mut plans) = (Arc::clone(&current.keys), Arc::clone(&current.plans));
         if !self.needs_keys {
-            return Ok(Arc::clone(current));
+            return Ok(Newest { keys, plans, versions: (None, None) });
         }
-        // Read before the keys: a change between the two reads is loaded again later.
-        let version = self.store.with_deadline(STEP_TIMEOUT, key_version(&self.store)).await?;
-        if self.keys == Some(version) {
-            return Ok(Arc::clone(current));
+        // Read before the rows: a change between the two reads is loaded again later.
+        let (of_keys, of_plans) = self.store.with_deadline(STEP_TIMEOUT, versions(&self.store)).await?;
+        if self.keys != Some(of_keys) {
+            keys = Arc::new(self.store.with_deadline(STEP_TIMEOUT, load_keys(&self.store)).await?);
         }
-        let keys = self.store.with_deadline(STEP_TIMEOUT, load_keys(&self.store)).await?;
-        self.keys = Some(version);
-        Ok(Arc::new(keys))
+        if self.plans != Some(of_plans) {
+            plans = Arc::new(self.store.with_deadline(STEP_TIMEOUT, load_plans(&self.store)).await?);
+        }
+        Ok(Newest { keys, plans, versions: (Some(of_keys), Some(of_plans)) })
     }
 
     fn settings(&self, row: &Row) -> Result<ApplicationSettings, StoreError> {
@@ -212,7 +251,8 @@ impl Source {
             is_strict: row.get("strict"),
             own_event_types,
             schemas: None,
-            publish_rate: row.get::<_, Option<i32>>("publish_rate").map(i32::cast_unsigned),
+            limits: plans::limits(row),
+            plan: row.get::<_, Option<&str>>("plan").map(Arc::from),
             redaction: Redaction::parse(&row.get::<_, Vec<String>>("redacted"))
                 .map(Arc::new)
                 .map_err(|fault| corrupt(format!("redacted {fault}")))?,
@@ -299,7 +339,8 @@ fn policy(row: &Row, of_dialect: &Arc<Policy>) -> Result<Arc<Policy>, InvalidSch
 /// application's own settings have changed, or the database was replaced by an older one. Parameters: ids and known
 /// versions.
 const APPLICATIONS: &str = "
-SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a.publish_rate, a.redacted,
+SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a.plan, a.publish_rate,
+       a.events_per_day, a.stored_bytes, a.max_webhooks, a.redacted,
        ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types,
        CASE WHEN a.settings_version > k.version OR a.version < k.version THEN -1 ELSE k.version END AS since,
        greatest(a.settings_version, a.schemas_version) > k.version OR a.version < k.version AS has_new_schemas
@@ -344,8 +385,18 @@ fn schemas_by_application(rows: &[Row]) -> HashMap<ApplicationId, Result<Schemas
     schemas
 }
 
-async fn key_version(store: &Store) -> Result<i64, StoreError> {
-    Ok(store.connection().await?.query_one("SELECT version FROM key_version", &[]).await?.get(0))
+/// Versions of all keys and of all plans.
+async fn versions(store: &Store) -> Result<(i64, i64), StoreError> {
+    let statement = "SELECT k.version, p.version FROM key_version k CROSS JOIN plan_version p";
+    let row = store.connection().await?.query_one(statement, &[]).await?;
+    Ok((row.get(0), row.get(1)))
+}
+
+/// Limits of all plans.
+async fn load_plans(store: &Store) -> Result<HashMap<String, Limits>, StoreError> {
+    let statement = "SELECT name, publish_rate, events_per_day, stored_bytes, max_webhooks FROM plans";
+    let rows = store.connection().await?.query(statement, &[]).await?;
+    Ok(rows.iter().map(|row| (row.get("name"), plans::limits(row))).collect())
 }
 
 async fn load_keys(store: &Store) -> Result<Keys, StoreError> {

@@ -135,9 +135,10 @@ WITH loud AS (
     FROM endpoint_backlogs
     WHERE reason IN ('application_busy', 'application_unreadable') AND since < now() - interval '30 s' GROUP BY 1 LIMIT $3
 )
-SELECT a.id, a.name, a.publish_rate, coalesce(l.events, 0)::bigint AS events, coalesce(b.busy, 0) AS busy,
+SELECT a.id, a.name, coalesce(a.publish_rate, p.publish_rate) AS publish_rate, coalesce(l.events, 0)::bigint AS events, coalesce(b.busy, 0) AS busy,
        coalesce(b.unreadable, 0) AS unreadable
-FROM loud l FULL JOIN busy b ON b.id = l.id JOIN applications a ON a.id = coalesce(l.id, b.id) ORDER BY 4 DESC";
+FROM loud l FULL JOIN busy b ON b.id = l.id JOIN applications a ON a.id = coalesce(l.id, b.id)
+LEFT JOIN plans p ON p.name = a.plan ORDER BY 4 DESC";
         let rows = self.connection().await?.query(statement, &[&since, &until, &MAX_LISTED]).await?;
         let seconds = until.duration_since(since).as_secs_f64().max(1.0);
         let load = |row: &Row| {

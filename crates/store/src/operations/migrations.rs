@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 18] = [
+const MIGRATIONS: [Embedded; 19] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -134,6 +134,13 @@ const MIGRATIONS: [Embedded; 18] = [
                   built: about 0.1 s for each million of endpoints. The migration waits at most 2 s for each lock, and \
                   tries again up to 30 times.",
         sql: include_str!("../../migrations/V19__operational_events.sql"),
+    },
+    Embedded {
+        name: "V20__plans",
+        purpose: "Plans, labels and usage: tables of plans and of the usage by day, and columns of applications and of \
+                  the counts. Locks: applications, rollups and rollups_hourly with all partitions, exclusively, for \
+                  milliseconds. The migration waits at most 2 s for each lock, and tries again up to 30 times.",
+        sql: include_str!("../../migrations/V20__plans.sql"),
     },
 ];
 

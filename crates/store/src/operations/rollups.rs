@@ -6,9 +6,10 @@
 use deadpool_postgres::{Object, Transaction};
 use fanfare_domain::{
     diagnosis::rollup::{BUCKETS, Count, DURATION_BOUNDS_MS, HOUR, LAG_BOUNDS_MS, Marks, STEP, floor, next_count},
+    quota::begin_of,
     time::{saturating_add, saturating_sub},
 };
-use jiff::Timestamp;
+use jiff::{Timestamp, ToSpan, civil::Date};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -43,6 +44,9 @@ const CLASS: &str = "CASE WHEN a.taken THEN 0 ELSE CASE a.outcome
         WHEN 'connection_failed' THEN 5 WHEN 'connection_closed' THEN 5 WHEN 'name_not_resolved' THEN 5
         WHEN 'tls_failed' THEN 6 WHEN 'address_forbidden' THEN 7 WHEN 'unknown' THEN 8 ELSE 9 END END";
 
+/// Bytes of the body of an event `e`. An erasure takes them away: a later count lowers no sum.
+const BYTES: &str = "(octet_length(e.body) + coalesce(octet_length(e.body_ciphertext), 0))";
+
 /// Counted rows from $1 to $2. $3 and $4 are the ids of [`ids_of_inline`].
 const OF_DELIVERIES: &str = "d.started_at >= $1 AND d.started_at < $2 AND d.id >= $3 AND d.id < $4";
 const OF_ATTEMPTS: &str = "a.started_at >= $1 AND a.started_at < $2 AND NOT a.is_test";
@@ -56,15 +60,16 @@ impl Store {
             None => return Ok(false),
             Some(Count::Minutes { from, to }) => self.count_minutes(from, to).await?,
             Some(Count::Hour { from, is_last }) => self.count_hour(from, is_last).await?,
+            Some(Count::Day(day)) => self.settle_day(day).await?,
         }
         Ok(true)
     }
 
     /// Progress of the counting.
     pub async fn rollup_marks(&self) -> Result<Marks, StoreError> {
-        let statement = "SELECT counted, hourly, final FROM rollup_marks";
+        let statement = "SELECT counted, hourly, final, settled FROM rollup_marks";
         let row = self.connection().await?.query_one(statement, &[]).await?;
-        Ok(Marks { counted: row.get(0), hourly: row.get(1), last: row.get(2) })
+        Ok(Marks { counted: row.get(0), hourly: row.get(1), last: row.get(2), settled: row.get(3) })
     }
 
     async fn count_minutes(&self, from: Timestamp, to: Timestamp) -> Result<(), StoreError> {
@@ -96,6 +101,19 @@ impl Store {
         let transaction = connection.transaction().await?;
         transaction.execute(&sum_hour(), &[&from, &to]).await?;
         transaction.execute(&format!("UPDATE rollup_marks SET {mark} = greatest({mark}, $1)"), &[&to]).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Settles the usage of a UTC day: afterwards, the figures never change. The hours also have what a process of an
+    /// earlier release counted. A figure is never lowered: an outage of the job may have left hours without a row.
+    async fn settle_day(&self, day: Date) -> Result<(), StoreError> {
+        let next = day.saturating_add(1.day());
+        let mut connection = self.connection().await?;
+        let transaction = connection.transaction().await?;
+        let moved = "UPDATE rollup_marks SET settled = $2 WHERE settled = $1";
+        if transaction.execute(moved, &[&day, &next]).await? > 0 {
+            transaction.execute(&settled(), &[&begin_of(day), &begin_of(next), &day]).await?;
+        }
         Ok(transaction.commit().await?)
     }
 }
@@ -133,6 +151,7 @@ async fn is_complete(transaction: &Transaction<'_>, (from, to): (Timestamp, Time
             AND coalesce(sum(r.unknown), 0)
                 = (SELECT count(*) FROM attempts a WHERE {OF_ATTEMPTS} AND a.outcome = 'unknown')
             AND coalesce(sum(r.events), 0) = (SELECT count(*) FROM events e WHERE {OF_EVENTS})
+            AND coalesce(sum(r.bytes), 0) >= (SELECT coalesce(sum({BYTES}), 0) FROM events e WHERE {OF_EVENTS})
          FROM rollups r WHERE r.subject = '00000000-0000-0000-0000-000000000000' AND r.at = $1"
     );
     let (first, last) = ids_of_inline(from, to);
@@ -161,39 +180,106 @@ fn counted(replaces: bool) -> String {
     let buckets = ["d", "l"].into_iter().flat_map(|kind| (0..BUCKETS).map(move |bucket| format!("{kind} = {bucket}")));
     let sums: Vec<String> = results.chain(events).chain(buckets.map(sum)).collect();
     let columns = count_columns();
+    let named: Vec<String> = sums.iter().zip(&columns).map(|(sum, name)| format!("{sum} AS {name}")).collect();
     let added = |name: &String| match replaces {
         true => format!("{name} = excluded.{name}"),
         false => format!("{name} = r.{name} + excluded.{name}"),
     };
     let updates: Vec<String> = columns.iter().map(added).collect();
+    let bytes = if replaces { "greatest(r.bytes, excluded.bytes)" } else { "r.bytes + excluded.bytes" };
+    let (usage, columns) = (used(replaces), columns.join(", "));
     format!(
         "WITH counted AS MATERIALIZED (
     SELECT d.application_id, d.endpoint_id, 0 AS class, width_bucket(d.duration_ms::float8, $6::float8[]) AS d,
-           width_bucket(date_part('epoch', d.started_at - delivery_accepted_at(d.id)), $7::float8[]) AS l, count(*) AS n
+           width_bucket(date_part('epoch', d.started_at - delivery_accepted_at(d.id)), $7::float8[]) AS l, count(*) AS n,
+           0::bigint AS bytes
     FROM deliveries d WHERE {OF_DELIVERIES} GROUP BY 1, 2, 4, 5
     UNION ALL
     SELECT a.application_id, a.endpoint_id, {CLASS}, width_bucket(a.duration_ms::float8, $6::float8[]),
            CASE WHEN a.attempt = 1
                 THEN width_bucket(date_part('epoch', a.started_at - delivery_accepted_at(a.delivery_id)), $7::float8[])
                 END,
-           count(*)
+           count(*), 0::bigint
     FROM attempts a WHERE {OF_ATTEMPTS} GROUP BY 1, 2, 3, 4, 5
     UNION ALL
     SELECT e.application_id, NULL::uuid, CASE WHEN e.matches = 0 AND e.deliver_at IS NULL THEN {UNMATCHED} ELSE {MATCHED} END, NULL::int, NULL::int,
-           count(*)
+           count(*), sum({BYTES})::bigint
     FROM events e WHERE {OF_EVENTS} GROUP BY 1, 3
-)
-INSERT INTO rollups AS r (subject, at, kind, {})
-SELECT coalesce(endpoint_id, application_id, '00000000-0000-0000-0000-000000000000'), $5,
-       CASE grouping(application_id, endpoint_id) WHEN 0 THEN 2 WHEN 1 THEN 1 ELSE 0 END, {}
-FROM counted GROUP BY GROUPING SETS ((application_id, endpoint_id), (application_id), ())
--- Events have no endpoint, and the whole deployment may have no row.
-HAVING count(*) > 0 AND (grouping(endpoint_id) = 1 OR endpoint_id IS NOT NULL)
-ON CONFLICT (subject, at) DO UPDATE SET {}",
-        columns.join(", "),
-        sums.join(",\n       "),
+), sums AS MATERIALIZED (
+    SELECT coalesce(endpoint_id, application_id, '00000000-0000-0000-0000-000000000000') AS subject,
+           CASE grouping(application_id, endpoint_id) WHEN 0 THEN 2 WHEN 1 THEN 1 ELSE 0 END AS kind, {},
+           coalesce(sum(bytes), 0)::bigint AS bytes
+    FROM counted GROUP BY GROUPING SETS ((application_id, endpoint_id), (application_id), ())
+    -- Events have no endpoint, and the whole deployment may have no row.
+    HAVING count(*) > 0 AND (grouping(endpoint_id) = 1 OR endpoint_id IS NOT NULL)
+), {usage}
+INSERT INTO rollups AS r (subject, at, kind, {columns}, bytes)
+SELECT subject, $5, kind, {columns}, bytes FROM sums
+ON CONFLICT (subject, at) DO UPDATE SET {}, bytes = {bytes}",
+        named.join(",\n       "),
         updates.join(", ")
     )
+}
+
+/// Adds the counted attempts and events to the usage of the day. Where the count replaces rows, adds only the
+/// difference to the rows before: the statement sees these as they were.
+fn used(replaces: bool) -> String {
+    let [failed, first] = [failed_of("s"), first_of("s")];
+    let [failed_before, first_before] = [failed_of("o"), first_of("o")];
+    let (added, before) = match replaces {
+        false => (
+            format!("s.events, {first}, s.taken, {failed}, s.unknown, s.bytes"),
+            String::new(),
+        ),
+        true => (
+            format!(
+                "s.events - coalesce(o.events, 0), {first} - coalesce({first_before}, 0), s.taken - coalesce(o.taken, 0),
+           {failed} - coalesce({failed_before}, 0), s.unknown - coalesce(o.unknown, 0),
+           greatest(s.bytes - coalesce(o.bytes, 0), 0)"
+            ),
+            " LEFT JOIN rollups o ON o.subject = s.subject AND o.at = $5 AND o.kind = 1".to_owned(),
+        ),
+    };
+    format!(
+        "used AS (
+    INSERT INTO usage_days AS u (application_id, day, events, deliveries, taken, failed, unknown, bytes)
+    SELECT s.subject, ($5::timestamptz AT TIME ZONE 'UTC')::date, {added} FROM sums s{before} WHERE s.kind = 1
+    ON CONFLICT (application_id, day) DO UPDATE SET
+        events = u.events + excluded.events, deliveries = u.deliveries + excluded.deliveries,
+        taken = u.taken + excluded.taken, failed = u.failed + excluded.failed,
+        unknown = u.unknown + excluded.unknown, bytes = u.bytes + excluded.bytes
+)"
+    )
+}
+
+/// Sums the hours from $1 to $2 into the usage of the day $3.
+fn settled() -> String {
+    let (failed, first) = (failed_of("h"), first_of("h"));
+    format!(
+        "INSERT INTO usage_days AS u (application_id, day, events, deliveries, taken, failed, unknown, bytes)
+         SELECT h.subject, $3, sum(h.events), sum({first}), sum(h.taken), sum({failed}), sum(h.unknown), sum(h.bytes)
+         FROM rollups_hourly h WHERE h.kind = 1 AND h.at >= $1 AND h.at < $2 GROUP BY h.subject
+         ON CONFLICT (application_id, day) DO UPDATE SET
+             events = greatest(u.events, excluded.events), deliveries = greatest(u.deliveries, excluded.deliveries),
+             taken = greatest(u.taken, excluded.taken), failed = greatest(u.failed, excluded.failed),
+             unknown = greatest(u.unknown, excluded.unknown), bytes = greatest(u.bytes, excluded.bytes)"
+    )
+}
+
+/// Failed attempts in a row of counts, without `unknown` attempts.
+fn failed_of(row: &str) -> String {
+    let failed: Vec<String> = RESULTS
+        .into_iter()
+        .filter(|name| !["taken", "unknown"].contains(name))
+        .map(|name| format!("{row}.{name}"))
+        .collect();
+    format!("({})::bigint", failed.join(" + "))
+}
+
+/// First attempts in a row of counts: each has a time from acceptance.
+fn first_of(row: &str) -> String {
+    let lags: Vec<String> = (0..BUCKETS).map(|bucket| format!("{row}.l{bucket}")).collect();
+    format!("({})::bigint", lags.join(" + "))
 }
 
 /// Sums the rows of five minutes from $1 to $2 into the rows of the hour.
@@ -202,9 +288,9 @@ fn sum_hour() -> String {
     let sums: Vec<String> = columns.iter().map(|name| format!("sum({name})::int")).collect();
     let updates: Vec<String> = columns.iter().map(|name| format!("{name} = excluded.{name}")).collect();
     format!(
-        "INSERT INTO rollups_hourly (subject, at, kind, {})
-         SELECT subject, $1, kind, {} FROM rollups WHERE at >= $1 AND at < $2 GROUP BY subject, kind
-         ON CONFLICT (subject, at) DO UPDATE SET {}",
+        "INSERT INTO rollups_hourly (subject, at, kind, {}, bytes)
+         SELECT subject, $1, kind, {}, sum(bytes)::bigint FROM rollups WHERE at >= $1 AND at < $2 GROUP BY subject, kind
+         ON CONFLICT (subject, at) DO UPDATE SET {}, bytes = excluded.bytes",
         columns.join(", "),
         sums.join(", "),
         updates.join(", ")

@@ -28,38 +28,6 @@ class ApiKey(BaseModel):
     role: Annotated[str, Field(examples=["publish"])]
 
 
-class Application(BaseModel):
-    """
-    An application: the tenant that owns webhooks, event types and keys.
-    """
-
-    created_at: AwareDatetime
-    dialect: Annotated[str, Field(examples=["incenta"])]
-    """
-    The dialect: the format of deliveries, the default retry schedule, and the built-in event types.
-    """
-    email: str | None = None
-    """
-    The e-mail address for failure notices, if the dialect sends notices.
-    """
-    id: Annotated[str, Field(examples=["app_01h455vb4pex5vsknk084sn02q"])]
-    name: str
-    publish_rate_per_second: Annotated[int | None, Field(ge=0)] = None
-    """
-    The maximum of events per second over HTTP, at each ingest process; `null` for the deployment's limit.
-    """
-    redacted: list[str]
-    """
-    Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
-    the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
-    of webhooks are stored without the values.
-    """
-    strict: bool
-    """
-    True if events of undescribed types are refused, and subscriptions to undescribed types.
-    """
-
-
 class ApplicationChange(BaseModel):
     """
     Changes to an application. Omitted fields keep their value.
@@ -77,14 +45,34 @@ class ApplicationChange(BaseModel):
     """
     `null` removes the address.
     """
+    events_per_day: Annotated[int | None, Field(ge=0)] = None
+    """
+    1 to 10^15; `null` for the plan's quota.
+    """
+    labels: dict[str, str] | None = None
+    """
+    All labels, at most 16: keys of 1 to 63 small letters, digits and `. _ / -`, values of at most 128 characters.
+    """
+    max_webhooks: Annotated[int | None, Field(ge=0)] = None
+    """
+    1 to 1000000; `null` for the limit of the plan or the deployment.
+    """
     name: str | None = None
+    plan: str | None = None
+    """
+    The name of a plan; `null` for none. Requires an admin key, as all limits and labels.
+    """
     publish_rate_per_second: Annotated[int | None, Field(ge=0)] = None
     """
-    1 to 1000000; `null` for the deployment's limit. Requires an admin key.
+    1 to 1000000; `null` for the limit of the plan or the deployment.
     """
     redacted: list[str] | None = None
     """
     The complete list, at most 100 members. Stored events and responses do not change.
+    """
+    stored_bytes: Annotated[int | None, Field(ge=0)] = None
+    """
+    1 to 10^15; `null` for the plan's quota.
     """
     strict: bool | None = None
 
@@ -634,6 +622,41 @@ class FeedPage(BaseModel):
     success: Annotated[bool, Field(examples=[True])]
 
 
+class Figures(BaseModel):
+    """
+    Counts of an application in a time. Test events count nowhere.
+    """
+
+    attempts: int
+    """
+    All attempts that began in the time: delivered, failed and unknown. Resends and replays count.
+    """
+    delivered: int
+    """
+    The attempts that delivered.
+    """
+    deliveries: int
+    """
+    The deliveries whose first attempt began in the time.
+    """
+    events: int
+    """
+    The accepted events.
+    """
+    failed: int
+    """
+    The attempts that failed.
+    """
+    stored_bytes: int
+    """
+    The bytes of the bodies of these events.
+    """
+    unknown: int
+    """
+    The attempts whose process died before it recorded the outcome.
+    """
+
+
 class FilterResult(BaseModel):
     """
     Result of a filter for an event.
@@ -978,6 +1001,29 @@ class LastFailedDelivery(BaseModel):
     """
 
 
+class Limits(BaseModel):
+    """
+    Limits of an application, or of the applications in a plan. `null`: no limit here.
+    """
+
+    events_per_day: Annotated[int | None, Field(ge=0)] = None
+    """
+    The quota of events in a UTC day: 1 to 10^15.
+    """
+    max_webhooks: Annotated[int | None, Field(ge=0)] = None
+    """
+    The maximum of webhooks: 1 to 1000000.
+    """
+    publish_rate_per_second: Annotated[int | None, Field(ge=0)] = None
+    """
+    The maximum of events per second over HTTP, at each ingest process: 1 to 1000000.
+    """
+    stored_bytes: Annotated[int | None, Field(ge=0)] = None
+    """
+    The quota of stored bytes, of the bodies of events within the retention: 1 to 10^15.
+    """
+
+
 class LoudApplication(BaseModel):
     """
     An application with many events.
@@ -988,7 +1034,8 @@ class LoudApplication(BaseModel):
     name: str
     publish_rate: Annotated[int | None, Field(ge=0)] = None
     """
-    The application's own limit of events per second over HTTP, at each ingest; `null` for the deployment's limit.
+    The limit of events per second over HTTP of the application or its plan, at each ingest; `null` for the
+    deployment's limit.
     """
     share: float
     """
@@ -1115,6 +1162,32 @@ class NewKey(BaseModel):
     role: Annotated[str, Field(examples=["publish"])]
     """
     `publish`, `manage` or `admin`.
+    """
+
+
+class NewPlan(BaseModel):
+    """
+    The limits of a plan. An omitted limit, or `null`, is no limit.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    events_per_day: Annotated[int | None, Field(ge=0)] = None
+    """
+    1 to 10^15.
+    """
+    max_webhooks: Annotated[int | None, Field(ge=0)] = None
+    """
+    1 to 1000000.
+    """
+    publish_rate_per_second: Annotated[int | None, Field(ge=0)] = None
+    """
+    1 to 1000000.
+    """
+    stored_bytes: Annotated[int | None, Field(ge=0)] = None
+    """
+    1 to 10^15.
     """
 
 
@@ -1421,6 +1494,20 @@ class Phases(BaseModel):
     total_ms: float
 
 
+class Plan(Limits):
+    """
+    A plan: limits that an application takes over by naming the plan.
+    """
+
+    applications: int
+    """
+    The number of applications in the plan.
+    """
+    changed_at: AwareDatetime
+    created_at: AwareDatetime
+    name: Annotated[str, Field(examples=["free"])]
+
+
 class PortalLink(BaseModel):
     """
     A link that opens the portal once.
@@ -1582,6 +1669,28 @@ class Queue(BaseModel):
     """
 
 
+class Quota(BaseModel):
+    """
+    A quota and its use.
+    """
+
+    limit: Annotated[int, Field(ge=0)]
+    name: Annotated[str, Field(examples=["events_per_day"])]
+    """
+    `events_per_day` or `stored_bytes`.
+    """
+    percent: Annotated[int, Field(ge=0)]
+    """
+    The used share of the limit, in whole percent, rounded down.
+    """
+    renewed_at: AwareDatetime | None = None
+    """
+    The time at which the quota of events begins anew; absent for stored bytes.
+    """
+    state: str
+    used: Annotated[int, Field(ge=0)]
+
+
 class Received(BaseModel):
     """
     Response to a test.
@@ -1634,6 +1743,15 @@ class Removed(BaseModel):
 
     deleted: Annotated[bool, Field(examples=[True])]
     name: str
+
+
+class RemovedPlan(BaseModel):
+    """
+    Result of the removal of a plan.
+    """
+
+    name: str
+    removed: Annotated[bool, Field(examples=[True])]
 
 
 class Replay(BaseModel):
@@ -2109,6 +2227,49 @@ class TroubledWebhook(BaseModel):
     webhook: str
 
 
+class UsageDay(Figures):
+    """
+    Usage of a UTC day.
+    """
+
+    day: date
+    final: bool
+    """
+    False while the figures may still change: until 24 hours after the end of the day.
+    """
+
+
+class UsageReport(BaseModel):
+    """
+    Usage of an application.
+    """
+
+    application: str
+    counted_until: AwareDatetime
+    """
+    The time up to which events and attempts are counted.
+    """
+    days: list[UsageDay]
+    """
+    The days with usage, the oldest first.
+    """
+    from_: Annotated[date, Field(alias="from")]
+    limits: Limits
+    """
+    The limits in force: the application's own, or else the plan's.
+    """
+    plan: str | None = None
+    quotas: list[Quota]
+    """
+    The quotas with their use today. Empty without a quota.
+    """
+    to: date
+    total: Figures
+    """
+    The sum of the days.
+    """
+
+
 class Verify(BaseModel):
     """
     A request as a receiver got it. Give `body` or `body_base64`.
@@ -2534,6 +2695,57 @@ class WebhookTemplate(BaseModel):
     The template, for `template` of a webhook.
     """
     title: str
+
+
+class Application(Limits):
+    """
+    An application: the tenant that owns webhooks, event types and keys.
+    """
+
+    created_at: AwareDatetime
+    dialect: Annotated[str, Field(examples=["incenta"])]
+    """
+    The dialect: the format of deliveries, the default retry schedule, and the built-in event types.
+    """
+    email: str | None = None
+    """
+    The e-mail address for failure notices, if the dialect sends notices.
+    """
+    id: Annotated[str, Field(examples=["app_01h455vb4pex5vsknk084sn02q"])]
+    labels: dict[str, str]
+    """
+    Labels by which operators find and sum up applications.
+    """
+    name: str
+    plan: Annotated[str | None, Field(examples=["free"])] = None
+    """
+    The name of the plan, whose limits are those of the application.
+    """
+    redacted: list[str]
+    """
+    Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
+    the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
+    of webhooks are stored without the values.
+    """
+    strict: bool
+    """
+    True if events of undescribed types are refused, and subscriptions to undescribed types.
+    """
+
+
+class ApplicationUsage(Figures):
+    """
+    Usage of an application in a day or a month.
+    """
+
+    application: str
+    final: bool
+    """
+    False while the figures may still change.
+    """
+    labels: dict[str, str]
+    name: str
+    plan: str | None = None
 
 
 class ComputedValue(BaseModel):

@@ -57,6 +57,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/applications/{id}/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows the usage of an application by UTC day, and its quotas. */
+        get: operations["show_application_usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/attempts": {
         parameters: {
             query?: never;
@@ -667,6 +684,45 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/plans": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists all plans, by name. Requires an admin key. */
+        get: operations["list_plans"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/plans/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Shows a plan. Requires an admin key. */
+        get: operations["show_plan"];
+        /**
+         * Creates a plan, or replaces its limits: an omitted limit is no limit. The applications in the plan have the new
+         *     limits within 10 s. Requires an admin key.
+         */
+        put: operations["put_plan"];
+        post?: never;
+        /** Removes a plan without applications. Requires an admin key. */
+        delete: operations["delete_plan"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/portal-links": {
         parameters: {
             query?: never;
@@ -859,6 +915,23 @@ export interface paths {
         };
         /** Counts attempts and events over time: of a webhook, of an application, or of the whole deployment. */
         get: operations["show_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists the applications with usage in a day or a month, newest first. Requires an admin key. */
+        get: operations["list_usage"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1332,7 +1405,7 @@ export interface components {
         /** @description A successful answer. */
         Answer_Application: {
             /** @description An application: the tenant that owns webhooks, event types and keys. */
-            data: {
+            data: components["schemas"]["Limits"] & {
                 /** Format: date-time */
                 created_at: string;
                 /**
@@ -1344,12 +1417,16 @@ export interface components {
                 email?: string | null;
                 /** @example app_01h455vb4pex5vsknk084sn02q */
                 id: string;
+                /** @description Labels by which operators find and sum up applications. */
+                labels: {
+                    [key: string]: string;
+                };
                 name: string;
                 /**
-                 * Format: int32
-                 * @description The maximum of events per second over HTTP, at each ingest process; `null` for the deployment's limit.
+                 * @description The name of the plan, whose limits are those of the application.
+                 * @example free
                  */
-                publish_rate_per_second?: number | null;
+                plan?: string | null;
                 /**
                  * @description Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
                  *     the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
@@ -1713,6 +1790,25 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
+        Answer_Plan: {
+            /** @description A plan: limits that an application takes over by naming the plan. */
+            data: components["schemas"]["Limits"] & {
+                /**
+                 * Format: int64
+                 * @description The number of applications in the plan.
+                 */
+                applications: number;
+                /** Format: date-time */
+                changed_at: string;
+                /** Format: date-time */
+                created_at: string;
+                /** @example free */
+                name: string;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
         Answer_PortalLink: {
             /** @description A link that opens the portal once. */
             data: {
@@ -1759,6 +1855,17 @@ export interface components {
                 /** @example true */
                 deleted: boolean;
                 name: string;
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
+        Answer_RemovedPlan: {
+            /** @description Result of the removal of a plan. */
+            data: {
+                name: string;
+                /** @example true */
+                removed: boolean;
             };
             /** @example true */
             success: boolean;
@@ -1977,6 +2084,33 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
+        Answer_UsageReport: {
+            /** @description Usage of an application. */
+            data: {
+                application: string;
+                /**
+                 * Format: date-time
+                 * @description The time up to which events and attempts are counted.
+                 */
+                counted_until: string;
+                /** @description The days with usage, the oldest first. */
+                days: components["schemas"]["UsageDay"][];
+                /** Format: date */
+                from: string;
+                /** @description The limits in force: the application's own, or else the plan's. */
+                limits: components["schemas"]["Limits"];
+                plan?: string | null;
+                /** @description The quotas with their use today. Empty without a quota. */
+                quotas: components["schemas"]["Quota"][];
+                /** Format: date */
+                to: string;
+                /** @description The sum of the days. */
+                total: components["schemas"]["Figures"];
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
         Answer_Vec_Dialect: {
             data: {
                 description: string;
@@ -1998,6 +2132,24 @@ export interface components {
                 timeout_ms: number;
                 title: string;
             }[];
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
+        Answer_Vec_Plan: {
+            data: (components["schemas"]["Limits"] & {
+                /**
+                 * Format: int64
+                 * @description The number of applications in the plan.
+                 */
+                applications: number;
+                /** Format: date-time */
+                changed_at: string;
+                /** Format: date-time */
+                created_at: string;
+                /** @example free */
+                name: string;
+            })[];
             /** @example true */
             success: boolean;
         };
@@ -2276,7 +2428,7 @@ export interface components {
             role: string;
         };
         /** @description An application: the tenant that owns webhooks, event types and keys. */
-        Application: {
+        Application: components["schemas"]["Limits"] & {
             /** Format: date-time */
             created_at: string;
             /**
@@ -2288,12 +2440,16 @@ export interface components {
             email?: string | null;
             /** @example app_01h455vb4pex5vsknk084sn02q */
             id: string;
+            /** @description Labels by which operators find and sum up applications. */
+            labels: {
+                [key: string]: string;
+            };
             name: string;
             /**
-             * Format: int32
-             * @description The maximum of events per second over HTTP, at each ingest process; `null` for the deployment's limit.
+             * @description The name of the plan, whose limits are those of the application.
+             * @example free
              */
-            publish_rate_per_second?: number | null;
+            plan?: string | null;
             /**
              * @description Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
              *     the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
@@ -2312,14 +2468,35 @@ export interface components {
             dialect?: string | null;
             /** @description `null` removes the address. */
             email?: string | null;
-            name?: string | null;
+            /**
+             * Format: int64
+             * @description 1 to 10^15; `null` for the plan's quota.
+             */
+            events_per_day?: number | null;
+            /** @description All labels, at most 16: keys of 1 to 63 small letters, digits and `. _ / -`, values of at most 128 characters. */
+            labels?: {
+                [key: string]: string;
+            } | null;
             /**
              * Format: int32
-             * @description 1 to 1000000; `null` for the deployment's limit. Requires an admin key.
+             * @description 1 to 1000000; `null` for the limit of the plan or the deployment.
+             */
+            max_webhooks?: number | null;
+            name?: string | null;
+            /** @description The name of a plan; `null` for none. Requires an admin key, as all limits and labels. */
+            plan?: string | null;
+            /**
+             * Format: int32
+             * @description 1 to 1000000; `null` for the limit of the plan or the deployment.
              */
             publish_rate_per_second?: number | null;
             /** @description The complete list, at most 100 members. Stored events and responses do not change. */
             redacted?: string[] | null;
+            /**
+             * Format: int64
+             * @description 1 to 10^15; `null` for the plan's quota.
+             */
+            stored_bytes?: number | null;
             strict?: boolean | null;
         };
         /** @description Findings of an application. */
@@ -2331,6 +2508,17 @@ export interface components {
             findings: components["schemas"]["Finding"][];
             /** @description Sentences of the checks without a finding. */
             well: string[];
+        };
+        /** @description Usage of an application in a day or a month. */
+        ApplicationUsage: components["schemas"]["Figures"] & {
+            application: string;
+            /** @description False while the figures may still change. */
+            final: boolean;
+            labels: {
+                [key: string]: string;
+            };
+            name: string;
+            plan?: string | null;
         };
         /** @description An attempt of a delivery. */
         Attempt: {
@@ -2663,7 +2851,7 @@ export interface components {
          * @description The code of an error, for programs. Codes are stable.
          * @enum {string}
          */
-        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "no_digest" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "event_due" | "too_many_webhooks" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_far_ahead" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
+        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "no_digest" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "event_due" | "too_many_webhooks" | "plan_in_use" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_far_ahead" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "quota_exceeded" | "storage_quota_exceeded" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
         /** @description An accepted event. */
         Event: {
             /** Format: date-time */
@@ -2809,6 +2997,44 @@ export interface components {
             next?: string | null;
             /** @example true */
             success: boolean;
+        };
+        /** @description Counts of an application in a time. Test events count nowhere. */
+        Figures: {
+            /**
+             * Format: int64
+             * @description All attempts that began in the time: delivered, failed and unknown. Resends and replays count.
+             */
+            attempts: number;
+            /**
+             * Format: int64
+             * @description The attempts that delivered.
+             */
+            delivered: number;
+            /**
+             * Format: int64
+             * @description The deliveries whose first attempt began in the time.
+             */
+            deliveries: number;
+            /**
+             * Format: int64
+             * @description The accepted events.
+             */
+            events: number;
+            /**
+             * Format: int64
+             * @description The attempts that failed.
+             */
+            failed: number;
+            /**
+             * Format: int64
+             * @description The bytes of the bodies of these events.
+             */
+            stored_bytes: number;
+            /**
+             * Format: int64
+             * @description The attempts whose process died before it recorded the outcome.
+             */
+            unknown: number;
         };
         /** @description Result of a filter for an event. */
         FilterResult: {
@@ -3091,6 +3317,29 @@ export interface components {
              */
             response_status?: number | null;
         };
+        /** @description Limits of an application, or of the applications in a plan. `null`: no limit here. */
+        Limits: {
+            /**
+             * Format: int64
+             * @description The quota of events in a UTC day: 1 to 10^15.
+             */
+            events_per_day?: number | null;
+            /**
+             * Format: int32
+             * @description The maximum of webhooks: 1 to 1000000.
+             */
+            max_webhooks?: number | null;
+            /**
+             * Format: int32
+             * @description The maximum of events per second over HTTP, at each ingest process: 1 to 1000000.
+             */
+            publish_rate_per_second?: number | null;
+            /**
+             * Format: int64
+             * @description The quota of stored bytes, of the bodies of events within the retention: 1 to 10^15.
+             */
+            stored_bytes?: number | null;
+        };
         /** @description An application with many events. */
         LoudApplication: {
             application: string;
@@ -3099,7 +3348,8 @@ export interface components {
             name: string;
             /**
              * Format: int32
-             * @description The application's own limit of events per second over HTTP, at each ingest; `null` for the deployment's limit.
+             * @description The limit of events per second over HTTP of the application or its plan, at each ingest; `null` for the
+             *     deployment's limit.
              */
             publish_rate?: number | null;
             /**
@@ -3208,6 +3458,29 @@ export interface components {
              * @example publish
              */
             role: string;
+        };
+        /** @description The limits of a plan. An omitted limit, or `null`, is no limit. */
+        NewPlan: {
+            /**
+             * Format: int64
+             * @description 1 to 10^15.
+             */
+            events_per_day?: number | null;
+            /**
+             * Format: int32
+             * @description 1 to 1000000.
+             */
+            max_webhooks?: number | null;
+            /**
+             * Format: int32
+             * @description 1 to 1000000.
+             */
+            publish_rate_per_second?: number | null;
+            /**
+             * Format: int64
+             * @description 1 to 10^15.
+             */
+            stored_bytes?: number | null;
         };
         /** @description A link to the portal. */
         NewPortalLink: {
@@ -3426,7 +3699,7 @@ export interface components {
         /** @description A page of a list. */
         Page_Application: {
             /** @description The items. */
-            data: {
+            data: (components["schemas"]["Limits"] & {
                 /** Format: date-time */
                 created_at: string;
                 /**
@@ -3438,12 +3711,16 @@ export interface components {
                 email?: string | null;
                 /** @example app_01h455vb4pex5vsknk084sn02q */
                 id: string;
+                /** @description Labels by which operators find and sum up applications. */
+                labels: {
+                    [key: string]: string;
+                };
                 name: string;
                 /**
-                 * Format: int32
-                 * @description The maximum of events per second over HTTP, at each ingest process; `null` for the deployment's limit.
+                 * @description The name of the plan, whose limits are those of the application.
+                 * @example free
                  */
-                publish_rate_per_second?: number | null;
+                plan?: string | null;
                 /**
                  * @description Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
                  *     the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
@@ -3452,7 +3729,30 @@ export interface components {
                 redacted: string[];
                 /** @description True if events of undescribed types are refused, and subscriptions to undescribed types. */
                 strict: boolean;
-            }[];
+            })[];
+            /** @description `before` of the next page; `null` on the last page. */
+            next?: string | null;
+            /**
+             * Format: date-time
+             * @description The time back to which a bounded search looked. `next` goes on from there; absent when all was looked through.
+             */
+            searched_until?: string | null;
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A page of a list. */
+        Page_ApplicationUsage: {
+            /** @description The items. */
+            data: (components["schemas"]["Figures"] & {
+                application: string;
+                /** @description False while the figures may still change. */
+                final: boolean;
+                labels: {
+                    [key: string]: string;
+                };
+                name: string;
+                plan?: string | null;
+            })[];
             /** @description `before` of the next page; `null` on the last page. */
             next?: string | null;
             /**
@@ -4169,6 +4469,20 @@ export interface components {
             /** Format: double */
             total_ms: number;
         };
+        /** @description A plan: limits that an application takes over by naming the plan. */
+        Plan: components["schemas"]["Limits"] & {
+            /**
+             * Format: int64
+             * @description The number of applications in the plan.
+             */
+            applications: number;
+            /** Format: date-time */
+            changed_at: string;
+            /** Format: date-time */
+            created_at: string;
+            /** @example free */
+            name: string;
+        };
         /** @description A link that opens the portal once. */
         PortalLink: {
             /**
@@ -4291,6 +4605,34 @@ export interface components {
              */
             ready: number;
         };
+        /** @description A quota and its use. */
+        Quota: {
+            /** Format: int64 */
+            limit: number;
+            /**
+             * @description `events_per_day` or `stored_bytes`.
+             * @example events_per_day
+             */
+            name: string;
+            /**
+             * Format: int64
+             * @description The used share of the limit, in whole percent, rounded down.
+             */
+            percent: number;
+            /**
+             * Format: date-time
+             * @description The time at which the quota of events begins anew; absent for stored bytes.
+             */
+            renewed_at?: string | null;
+            state: components["schemas"]["QuotaState"];
+            /** Format: int64 */
+            used: number;
+        };
+        /**
+         * @description State of a quota.
+         * @enum {string}
+         */
+        QuotaState: "ok" | "near" | "full";
         /** @description Response to a test. */
         Received: {
             /** @description The body of the response. Invalid UTF-8 is replaced. */
@@ -4331,6 +4673,12 @@ export interface components {
             /** @example true */
             deleted: boolean;
             name: string;
+        };
+        /** @description Result of the removal of a plan. */
+        RemovedPlan: {
+            name: string;
+            /** @example true */
+            removed: boolean;
         };
         /** @description A replay with progress. */
         Replay: {
@@ -4704,6 +5052,35 @@ export interface components {
              */
             waiting: number;
             webhook: string;
+        };
+        /** @description Usage of a UTC day. */
+        UsageDay: components["schemas"]["Figures"] & {
+            /** Format: date */
+            day: string;
+            /** @description False while the figures may still change: until 24 hours after the end of the day. */
+            final: boolean;
+        };
+        /** @description Usage of an application. */
+        UsageReport: {
+            application: string;
+            /**
+             * Format: date-time
+             * @description The time up to which events and attempts are counted.
+             */
+            counted_until: string;
+            /** @description The days with usage, the oldest first. */
+            days: components["schemas"]["UsageDay"][];
+            /** Format: date */
+            from: string;
+            /** @description The limits in force: the application's own, or else the plan's. */
+            limits: components["schemas"]["Limits"];
+            plan?: string | null;
+            /** @description The quotas with their use today. Empty without a quota. */
+            quotas: components["schemas"]["Quota"][];
+            /** Format: date */
+            to: string;
+            /** @description The sum of the days. */
+            total: components["schemas"]["Figures"];
         };
         /** @description The result of the trials. Neither secrets nor signatures are shown. */
         Verification: {
@@ -5112,6 +5489,10 @@ export interface operations {
             query?: {
                 /** @description Only applications with this text in their name, in any case. A page looks through at most 10,000 applications. */
                 name?: string;
+                /** @description Only applications with this label, `key:value`. */
+                label?: string;
+                /** @description Only applications in this plan. */
+                plan?: string;
                 /** @description The `next` of the previous page. */
                 before?: string;
                 /** @description 1 to 100. Default: 50. */
@@ -5323,6 +5704,58 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Answer_ApplicationOverview"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    show_application_usage: {
+        parameters: {
+            query?: {
+                /** @description The first UTC day. Default: the first day of this month. */
+                from?: string;
+                /** @description The last UTC day, at most 400 days from the first. Default: today. */
+                to?: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_UsageReport"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */
@@ -7405,6 +7838,197 @@ export interface operations {
             };
         };
     };
+    list_plans: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_Vec_Plan"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    show_plan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_Plan"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    put_plan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description 1 to 63 small letters, digits, `.`, `_` and `-` */
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewPlan"];
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_Plan"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    delete_plan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_RemovedPlan"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
     create_portal_link: {
         parameters: {
             query?: {
@@ -8000,6 +8624,67 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Answer_Stats"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    list_usage: {
+        parameters: {
+            query?: {
+                /** @description A UTC day, such as `2026-11-28`. */
+                day?: string;
+                /** @description A month, such as `2026-11`. Default without `day`: this month. */
+                month?: string;
+                /** @description Only applications with this label, `key:value`. */
+                label?: string;
+                /** @description Only applications in this plan. */
+                plan?: string;
+                /** @description `json` or `csv`. The header `next` of an answer in CSV is the `next` of the page. Default: `json`. */
+                format?: string;
+                /** @description The `next` of the previous page. */
+                before?: string;
+                /** @description 1 to 100. Default: 50. */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_ApplicationUsage"];
+                    "text/csv": string;
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */

@@ -18,8 +18,8 @@ use crate::api::{
 /// Number of items of each kind: more than the largest page.
 const MANY: usize = 101;
 
-/// Lists without pages: the dialects, and the last attempts of a webhook.
-const WHOLE: [&str; 3] = ["list_dialects", "list_webhook_attempts", "list_webhook_templates"];
+/// Lists without pages: the dialects, the plans, and the last attempts of a webhook.
+const WHOLE: [&str; 4] = ["list_dialects", "list_plans", "list_webhook_attempts", "list_webhook_templates"];
 
 /// A list: path, default page size, total count if known, and the member that identifies an item.
 struct List {
@@ -76,6 +76,9 @@ async fn many_of_each(world: &World, administrator: &CheckedClient) -> Things {
          SELECT id, 'key.' || n, 1, now() FROM endpoints, generate_series(1, {MANY}) n WHERE url LIKE '%/busy'"
     );
     world.database().await.batch_execute(&ordering_keys).await.expect("ordering keys");
+    let usage =
+        "INSERT INTO usage_days SELECT id, (now() AT TIME ZONE 'UTC')::date, 1, 1, 1, 0, 0, 1 FROM applications";
+    world.database().await.batch_execute(usage).await.expect("usage");
     let made = "SELECT count(*) FROM all_attempts";
     until("every attempt", async || (world.count(made).await == 2 * MANY as i64 - 1).then_some(())).await;
     Things { webhook: busy.id, application: world.application.clone(), ..Things::unknown() }
@@ -96,6 +99,7 @@ fn lists(things: &Things) -> Vec<List> {
             "list_sessions" => (50, Some(MANY), "id"),
             "list_webhook_health" => (50, Some(MANY), "webhook"),
             "list_ordering_keys" => (100, Some(MANY), "key"),
+            "list_usage" => (50, Some(MANY), "application"),
             "list_event_types" => (100, None, "name"),
             other => panic!("the size of the list {other} is unknown: add the list to this test"),
         };
@@ -112,7 +116,7 @@ async fn page_by_page_each_list_yields_everything_once() {
     let things = many_of_each(&world, &administrator).await;
     let manager = CheckedClient::new(&world);
     for List { path, usual, all, key } in lists(&things) {
-        let is_of_all = ["/applications", "/parked", "/keys"].iter().any(|end| path.ends_with(end));
+        let is_of_all = ["/applications", "/parked", "/keys", "/usage"].iter().any(|end| path.ends_with(end));
         let client = if is_of_all { &administrator } else { &manager };
         let first = client.get(&path).await;
         assert_eq!(list(first.data()).len(), usual, "{path} without a limit");

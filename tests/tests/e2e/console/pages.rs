@@ -149,6 +149,15 @@ async fn delay(world: &World) {
     until("the delayed event", async || (world.rows("delayed_events", "true").await == 1).then_some(())).await;
 }
 
+/// Puts each application into a plan, with labels and with usage of today near the quota.
+async fn bill(world: &World) {
+    let statements = "INSERT INTO plans (name, events_per_day, stored_bytes) VALUES ('free', 100, 100);
+                      UPDATE applications SET plan = 'free', labels = '{\"region\": \"eu <west>\"}', version = version + 1;
+                      INSERT INTO usage_days SELECT id, (now() AT TIME ZONE 'UTC')::date, 85, 9, 8, 7, 6, 100
+                          FROM applications ON CONFLICT DO NOTHING";
+    world.database().await.batch_execute(statements).await.expect("a plan");
+}
+
 #[tokio::test]
 async fn each_page_is_valid_leads_on_and_has_its_twins() {
     let world = World::new().await;
@@ -157,6 +166,7 @@ async fn each_page_is_valid_leads_on_and_has_its_twins() {
     let admin = world.admin().await;
     scene::park(&world, &admin).await;
     delay(&world).await;
+    bill(&world).await;
     let visitor = Visitor::by_link(&world, &[]).await;
     let (_, token) = visitor.cookie.split_once('.').expect("a token");
     let token = token.to_owned();

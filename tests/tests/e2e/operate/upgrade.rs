@@ -53,7 +53,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V15__templates",
             "V16__digests",
             "V17__rests",
-            "V19__operational_events"
+            "V19__operational_events",
+            "V20__plans"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

@@ -17,6 +17,9 @@ const HIDDEN: &str = "…";
 /// The headers of an endpoint: the log keeps their names, as the API does, and hides their values.
 const HEADERS: &str = "headers";
 
+/// The labels of an application: the log keeps keys and values, which operators choose.
+const LABELS: &str = "labels";
+
 /// Names of the kept members of an operation's request.
 #[derive(Debug, Default)]
 pub(super) struct KeptMembers(HashSet<String>);
@@ -54,6 +57,13 @@ impl KeptMembers {
         let value = match value {
             Value::Object(headers) if name == HEADERS => {
                 headers.into_iter().map(|(name, _)| (name, Value::from(HIDDEN))).collect()
+            }
+            Value::Object(labels) if name == LABELS => {
+                let kept = |(key, value): (String, Value)| {
+                    let is_text = value.is_string();
+                    (key, if is_text { value } else { Value::from(HIDDEN) })
+                };
+                labels.into_iter().map(kept).collect()
             }
             _ => Value::from(HIDDEN),
         };
@@ -131,6 +141,8 @@ mod tests {
         let members = kept_members();
         assert_eq!(members.text(asked.clone()), kept.to_string());
         assert_eq!(members.text(json!([asked.clone(), asked])), json!([kept.clone(), kept]).to_string());
+        let labels = json!({ "labels": { "region": "eu", "odd": { "secret": "x" } } });
+        assert_eq!(members.text(labels), r#"{"labels":{"odd":"…","region":"eu"}}"#);
         let odd = json!({ "headers": ["x"], "events": [{ "x": 1 }] });
         assert_eq!(members.text(odd), r#"{"events":"…","headers":"…"}"#);
         assert_eq!(members.text(json!("whsec_x")), r#""…""#);
@@ -149,9 +161,9 @@ mod tests {
         kept.sort_unstable();
         let expected = "after application back before category count_only deliveries description dialect digest email \
                         enabled \
-                        event event_ids event_types events expires_in_seconds feed fifo filter id ids limit name outcome \
-                        overlap_seconds publish_rate_per_second rate_per_second reason received_at redacted rights role routing_key \
-                        schedule since state states status strict temporary timeout_ms trace_context type types until url \
+                        event event_ids event_types events events_per_day expires_in_seconds feed fifo filter id ids limit max_webhooks name outcome \
+                        overlap_seconds plan publish_rate_per_second rate_per_second reason received_at redacted rights role routing_key \
+                        schedule since state states status stored_bytes strict temporary timeout_ms trace_context type types until url \
                         webhook without_routing_key";
         assert_eq!(kept.join(" "), expected);
     }

@@ -113,7 +113,8 @@ async fn single(
     body: Body,
 ) -> Result<Accepted<Published>, ApiError> {
     let application = publishing.authenticated(&headers, &uri)?;
-    if let Err(error) = publishing.take(&application, 1) {
+    let admitted = publishing.check_quotas(&application).and_then(|()| publishing.take(&application, 1));
+    if let Err(error) = admitted {
         discard(body).await;
         return Err(error);
     }
@@ -147,7 +148,8 @@ async fn batch(
     body: Body,
 ) -> Result<Response, ApiError> {
     let application = publishing.authenticated(&headers, &uri)?;
-    if let Err(error) = publishing.check_rate(&application) {
+    let admitted = publishing.check_quotas(&application).and_then(|()| publishing.check_rate(&application));
+    if let Err(error) = admitted {
         discard(body).await;
         return Err(error);
     }
@@ -200,6 +202,7 @@ impl Publishing {
         read: Result<(Event, Bytes), ApiError>,
     ) -> Result<EventId, ApiError> {
         let (event, body) = read.inspect_err(|_| count("invalid"))?;
+        self.take_quotas(application, body.len())?;
         self.send(application, event, &body).await.map(|event| event.id)
     }
 }

@@ -53,7 +53,8 @@ pub struct LoudApplication {
     pub events_per_second: f64,
     /// The share of all events, from 0 to 1.
     pub share: f64,
-    /// The application's own limit of events per second over HTTP, at each ingest; `null` for the deployment's limit.
+    /// The limit of events per second over HTTP of the application or its plan, at each ingest; `null` for the
+    /// deployment's limit.
     pub publish_rate: Option<u32>,
 }
 

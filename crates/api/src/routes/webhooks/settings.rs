@@ -287,10 +287,10 @@ impl ApiState {
         self.check_template_of(authorized, settings, Some(row)).await
     }
 
-    pub(crate) fn too_many_webhooks(&self) -> ApiError {
-        let message =
-            format!("the application has the maximum of {} webhooks: delete a webhook first", self.max_webhooks);
-        ApiError::new(ErrorCode::TooManyWebhooks, message)
+    /// Maximum of webhooks of the authorized application: its own, its plan's, or the deployment's.
+    pub(crate) async fn max_webhooks(&self, authorized: &AuthorizedApplication) -> Result<usize, ApiError> {
+        let limits = self.store.limits(authorized.application).await?.unwrap_or_default();
+        Ok(limits.max_webhooks.and_then(|most| usize::try_from(most).ok()).unwrap_or(self.max_webhooks))
     }
 
     /// Refuses a URL if the host name now resolves to a forbidden address. An unresolved name passes: each attempt
@@ -456,6 +456,11 @@ fn check_timeout(milliseconds: Option<u64>) -> Result<Option<Duration>, ApiError
         }
         timeout => Ok(timeout),
     }
+}
+
+pub(crate) fn too_many_webhooks(most: usize) -> ApiError {
+    let message = format!("the application has the maximum of {most} webhooks: delete a webhook first");
+    ApiError::new(ErrorCode::TooManyWebhooks, message)
 }
 
 fn check_rate(rate: Option<u32>) -> Result<Option<u32>, ApiError> {

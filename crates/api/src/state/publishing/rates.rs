@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fanfare_domain::{application::Application, ids::ApplicationId, rate_limit::LeakyBucket};
+use fanfare_domain::{ids::ApplicationId, rate_limit::LeakyBucket};
 
 use crate::state::publishing::MAX_BATCH;
 
@@ -26,20 +26,20 @@ impl PublishRates {
         Self { per_second, since: Instant::now(), buckets: Mutex::default() }
     }
 
-    /// Checks that the rate permits an event now. The error is the wait until then.
-    pub(super) fn check(&self, application: &Application) -> Result<(), Duration> {
-        let Some(per_second) = application.publish_rate.or(self.per_second) else { return Ok(()) };
+    /// Checks that the rate permits an event now. `own` is the limit of the application or its plan. The error is the wait until then.
+    pub(super) fn check(&self, application: ApplicationId, own: Option<u32>) -> Result<(), Duration> {
+        let Some(per_second) = own.or(self.per_second) else { return Ok(()) };
         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut copy = buckets.get(&application.id).copied().unwrap_or_default();
+        let mut copy = buckets.get(&application).copied().unwrap_or_default();
         copy.take(self.since.elapsed(), per_second, MAX_BATCH.into(), 1)
     }
 
     /// Takes `count` events from the application's rate. The error is the wait until the rate permits `count` events.
-    pub(super) fn take(&self, application: &Application, count: usize) -> Result<(), Duration> {
-        let Some(per_second) = application.publish_rate.or(self.per_second) else { return Ok(()) };
+    pub(super) fn take(&self, application: ApplicationId, own: Option<u32>, count: usize) -> Result<(), Duration> {
+        let Some(per_second) = own.or(self.per_second) else { return Ok(()) };
         // The least burst is a whole batch, even for a lower limit.
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets.entry(application.id).or_default().take(self.since.elapsed(), per_second, MAX_BATCH.into(), count)
+        buckets.entry(application).or_default().take(self.since.elapsed(), per_second, MAX_BATCH.into(), count)
     }
 }

@@ -200,7 +200,8 @@ async fn a_value_that_cannot_be_taken_is_refused_with_its_field() {
                 let strange = [json!([""]), json!([long]), json!(["a\0b"]), json!([" "])];
                 strange.into_iter().chain([json!(vec!["1s"; 2000])]).collect()
             } else if kinds.contains("\"integer\"") {
-                vec![json!(u64::from(u32::MAX) + 1), json!(u64::MAX)]
+                let of_32_bits = (property["format"] != "int64").then(|| json!(u64::from(u32::MAX) + 1));
+                of_32_bits.into_iter().chain([json!(u64::MAX)]).collect()
             } else if kinds.contains("\"object\"") {
                 vec![json!({ "": "" }), json!({ "x-a": "a\0b" }), json!({ "x-a": long })]
             } else {

@@ -45,6 +45,11 @@ impl Route {
             "show_key",
             "rotate_key",
             "revoke_key",
+            "list_plans",
+            "show_plan",
+            "put_plan",
+            "delete_plan",
+            "list_usage",
         ]
         .contains(&self.name())
             || self.is_about_parked()

@@ -19,6 +19,8 @@ pub(crate) struct Things {
     pub(crate) key: String,
     /// The id of a session that nobody has opened.
     pub(crate) session: String,
+    /// A plan without applications.
+    pub(crate) plan: String,
     /// The URL for a new webhook.
     pub(crate) url: String,
 }
@@ -46,8 +48,11 @@ impl Things {
         let (parked, replay, key) = (park(world).await, replay(world).await, key(world));
         let link = world.client().post("portal-links", &json!({ "name": CONFIDENTIAL })).await;
         let session = text(link.data(), "id").to_owned();
+        let plan = CONFIDENTIAL.to_owned();
+        let made = "INSERT INTO plans (name, events_per_day) VALUES ($1, 1000000) ON CONFLICT DO NOTHING";
+        world.database().await.execute(made, &[&plan]).await.expect("a plan");
         let (application, url) = (world.application.clone(), world.receiver.url("another"));
-        Self { application, webhook, delivery, event, event_type, parked, replay, key, session, url }
+        Self { application, webhook, delivery, event, event_type, parked, replay, key, session, plan, url }
     }
 
     /// Ids of objects that do not exist.
@@ -63,6 +68,7 @@ impl Things {
             replay: id("rpl"),
             key: id("key"),
             session: id("ses"),
+            plan: "nobody-made-this".to_owned(),
             url: "https://example.com/".to_owned(),
         }
     }
@@ -80,6 +86,7 @@ impl Things {
             "replays" => &self.replay,
             "keys" => &self.key,
             "sessions" => &self.session,
+            "plans" => &self.plan,
             other => panic!("the test has no id for {other}: add one to Things"),
         };
         route.path.replace("{id}", id).replace("{name}", id).replace("{version}", "1")
@@ -92,6 +99,7 @@ impl Things {
         Some(match route.name() {
             "create_application" => json!({ "name": "another" }),
             "change_application" => json!({ "name": "renamed" }),
+            "put_plan" => json!({ "events_per_day": 1_000_000 }),
             "create_key" => json!({ "role": "publish", "application": application }),
             "describe_event_type" => json!({ "name": event_type, "category": "a", "description": "b", "sample": 1,
                 "schema": { "type": "integer" } }),

@@ -1,0 +1,197 @@
+//! Quotas: what an application may publish in a UTC day, and keep stored.
+//!
+//! The database counts all events, a few minutes late. A process adds its own later events, and cannot know the later
+//! events of other processes. Thereby a quota is exceeded at most by the events that the other processes accept from
+//! the counted moment on.
+
+use std::collections::VecDeque;
+
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+use crate::{
+    diagnosis::rollup::{MINUTE, floor},
+    plan::Limits,
+    time::saturating_add,
+};
+
+/// Minutes that a process remembers: the database may be away for so long.
+const REMEMBERED: usize = 2 * 24 * 60;
+
+/// Events, and the bytes of their bodies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amount {
+    /// Number of events.
+    pub events: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+}
+
+/// The counts of an application in the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    /// End of the counted time.
+    pub to: Timestamp,
+    /// UTC day whose events are counted.
+    pub day: Date,
+    /// Events of the day, and bytes that are stored in all.
+    pub amount: Amount,
+}
+
+/// Events that a process has accepted for an application, by minute.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recent(VecDeque<(Timestamp, Amount)>);
+
+impl Recent {
+    /// Adds events accepted at a moment.
+    pub fn add(&mut self, at: Timestamp, amount: Amount) {
+        let minute = floor(at, MINUTE);
+        // The clock may go back a little: such an event counts in the newest minute.
+        match self.0.back_mut() {
+            Some((newest, sum)) if *newest >= minute => {
+                sum.events = sum.events.saturating_add(amount.events);
+                sum.bytes = sum.bytes.saturating_add(amount.bytes);
+            }
+            _ => self.0.push_back((minute, amount)),
+        }
+        if self.0.len() > REMEMBERED {
+            self.0.pop_front();
+        }
+    }
+
+    /// Forgets the minutes before a moment.
+    pub fn forget(&mut self, before: Timestamp) {
+        while self.0.front().is_some_and(|(minute, _)| *minute < before) {
+            self.0.pop_front();
+        }
+    }
+
+    /// Sum of the minutes from a moment on.
+    pub fn since(&self, from: Timestamp) -> Amount {
+        let later = self.0.iter().rev().take_while(|(minute, _)| *minute >= from);
+        later.fold(Amount::default(), |sum, (_, added)| Amount {
+            events: sum.events.saturating_add(added.events),
+            bytes: sum.bytes.saturating_add(added.bytes),
+        })
+    }
+}
+
+/// A quota without room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exceeded {
+    /// Of events in the UTC day.
+    EventsPerDay(u64),
+    /// Of stored bytes.
+    StoredBytes(u64),
+}
+
+/// UTC day of a moment.
+pub fn day_of(moment: Timestamp) -> Date {
+    moment.to_zoned(TimeZone::UTC).date()
+}
+
+/// First moment of a UTC day. The last days of the calendar begin at the last moment that can be told.
+pub fn begin_of(day: Date) -> Timestamp {
+    day.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |begin| begin.timestamp())
+}
+
+/// End of the UTC day of a moment: then the quota of events begins anew.
+pub fn end_of_day(moment: Timestamp) -> Timestamp {
+    saturating_add(begin_of(day_of(moment)), std::time::Duration::from_secs(86400))
+}
+
+/// Events of the day and stored bytes of an application at a moment.
+pub fn used(counted: Counted, recent: &Recent, now: Timestamp) -> Amount {
+    let today = day_of(now);
+    let counted_today = if counted.day == today { counted.amount.events } else { 0 };
+    let own_today = recent.since(counted.to.max(begin_of(today))).events;
+    let own = recent.since(counted.to).bytes;
+    Amount { events: counted_today.saturating_add(own_today), bytes: counted.amount.bytes.saturating_add(own) }
+}
+
+/// Decides on an event. An event passes while its quotas have room: the last event may exceed the quota of bytes.
+///
+/// # Errors
+/// The quota without room.
+pub fn admit(limits: &Limits, used: Amount) -> Result<(), Exceeded> {
+    match (limits.events_per_day, limits.stored_bytes) {
+        (Some(quota), _) if used.events >= quota => Err(Exceeded::EventsPerDay(quota)),
+        (_, Some(quota)) if used.bytes >= quota => Err(Exceeded::StoredBytes(quota)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    const MIDNIGHT: i64 = 1_795_824_000;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(MIDNIGHT + seconds).expect("a moment")
+    }
+
+    fn one(bytes: u64) -> Amount {
+        Amount { events: 1, bytes }
+    }
+
+    #[test]
+    fn the_quota_begins_anew_at_midnight() {
+        let mut recent = Recent::default();
+        recent.add(at(-30), one(10));
+        recent.add(at(30), one(10));
+        let counted = Counted { to: at(-180), day: day_of(at(-1)), amount: Amount { events: 7, bytes: 100 } };
+        assert_eq!(used(counted, &recent, at(-1)), Amount { events: 9, bytes: 120 });
+        assert_eq!(used(counted, &recent, at(40)), Amount { events: 1, bytes: 120 }, "the bytes are still stored");
+        assert_eq!((end_of_day(at(-1)), end_of_day(at(0))), (at(0), at(86400)));
+    }
+
+    #[test]
+    fn each_quota_has_its_own_answer() {
+        let limits = Limits { events_per_day: Some(2), stored_bytes: Some(100), ..Limits::default() };
+        assert_eq!(admit(&limits, Amount { events: 1, bytes: 99 }), Ok(()));
+        assert_eq!(admit(&limits, Amount { events: 2, bytes: 100 }), Err(Exceeded::EventsPerDay(2)));
+        assert_eq!(admit(&limits, Amount { events: 1, bytes: 100 }), Err(Exceeded::StoredBytes(100)));
+        assert_eq!(admit(&Limits::default(), Amount { events: u64::MAX, bytes: u64::MAX }), Ok(()));
+    }
+
+    proptest! {
+        /// For any events at several processes, and any age of the counts: an event is refused only at the quota. A day
+        /// exceeds the quota at most by the events of other processes since the counts.
+        #[test]
+        fn a_quota_is_exceeded_only_by_the_other_processes(
+            quota in 1u64..60,
+            asked in vec((0usize..3, 0i64..200), 1..200),
+            counts_every in 1usize..40,
+        ) {
+            let limits = Limits { events_per_day: Some(quota), ..Limits::default() };
+            let mut now = 0;
+            let mut recent = [Recent::default(), Recent::default(), Recent::default()];
+            let mut accepted: Vec<(i64, usize)> = Vec::new();
+            let mut counted = Counted { to: at(0), day: day_of(at(0)), amount: Amount::default() };
+            for (number, (process, later)) in asked.iter().enumerate() {
+                now = (now + later).min(86399);
+                if number % counts_every == 0 {
+                    let to = now.div_euclid(60) * 60 - 180;
+                    if to > 0 {
+                        let events = accepted.iter().filter(|(at, _)| *at < to).count() as u64;
+                        counted = Counted { to: at(to), amount: Amount { events, bytes: 0 }, ..counted };
+                        recent.iter_mut().for_each(|recent| recent.forget(at(to)));
+                    }
+                }
+                let unseen = accepted.iter().filter(|(time, other)| at(*time) >= counted.to && other != process);
+                let unseen = unseen.count() as u64;
+                let all = accepted.len() as u64;
+                match admit(&limits, used(counted, &recent[*process], at(now))) {
+                    Ok(()) => {
+                        prop_assert!(all < quota + unseen);
+                        recent[*process].add(at(now), one(0));
+                        accepted.push((now, *process));
+                    }
+                    Err(_) => prop_assert!(all >= quota, "{} of {}", all, quota),
+                }
+            }
+        }
+    }
+}
