@@ -24,6 +24,7 @@ pub use crate::{
         shares::{Shares, end_with_caller, within_share},
     },
     routes::{
+        applications::signing_keys::key_set_routes,
         events::publish::{BATCH_SIZE_FACTOR, publish_routes},
         routes,
     },

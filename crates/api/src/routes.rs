@@ -24,6 +24,8 @@ pub fn routes() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(applications::create, applications::list))
         .routes(routes!(applications::show, applications::change))
+        .routes(routes!(applications::signing_keys::list))
+        .routes(routes!(applications::signing_keys::rotate))
         .routes(routes!(applications::dialects))
         .merge(of_plans())
         .routes(routes!(keys::create, keys::list))

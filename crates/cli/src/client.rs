@@ -10,6 +10,7 @@ mod publish;
 mod replay;
 mod resend;
 pub(crate) mod rows;
+mod signing_keys;
 mod usage;
 
 use std::{fmt::Display, time::Duration};
@@ -50,6 +51,9 @@ pub(crate) enum ClientCommand {
     /// Imports event types with their schemas.
     #[command(subcommand)]
     EventTypes(event_types::EventTypesCommand),
+    /// Lists and rotates the Ed25519 keys of an application.
+    #[command(subcommand)]
+    SigningKeys(signing_keys::SigningKeysCommand),
     /// Lists deliveries, newest first.
     Deliveries(deliveries::DeliveriesArguments),
     /// Sends deliveries again: by id, or all that match a filter. Without `--state`, a filter takes failed deliveries.
@@ -68,6 +72,7 @@ impl ClientCommand {
             Self::Endpoint(command) => command.target(),
             Self::Listen(arguments) => &arguments.target,
             Self::EventTypes(command) => command.target(),
+            Self::SigningKeys(command) => command.target(),
             Self::Deliveries(arguments) => &arguments.target,
             Self::Resend(arguments) => &arguments.target,
             Self::Replay(arguments) => &arguments.target,
@@ -103,6 +108,7 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
         ClientCommand::Endpoint(command) => endpoint::run(&api, command).await,
         ClientCommand::Listen(arguments) => listen::run(&api, arguments).await,
         ClientCommand::EventTypes(command) => event_types::run(&api, command).await,
+        ClientCommand::SigningKeys(command) => signing_keys::run(&api, command).await,
         ClientCommand::Deliveries(arguments) => deliveries::run(&api, arguments).await,
         ClientCommand::Resend(arguments) => resend::run(&api, arguments).await,
         ClientCommand::Replay(arguments) => replay::run(&api, arguments).await,

@@ -36,9 +36,9 @@ use crate::{doctor::DoctorSettings, parked::ParkedCommand};
 
 /// Publishes, watches and resends through the API of a deployment, and administers a deployment.
 ///
-/// The commands publish, events, deliveries, resend, replay, usage, endpoint, event-types and listen need FANFARE_API and
-/// FANFARE_KEY, or a profile. All other commands except completion, man and dialect read DATABASE_URL from the environment,
-/// and some read settings of the services: see deploy/settings.md.
+/// The commands publish, events, deliveries, resend, replay, usage, endpoint, event-types, signing-keys and listen need
+/// FANFARE_API and FANFARE_KEY, or a profile. All other commands except completion, man and dialect read DATABASE_URL
+/// from the environment, and some read settings of the services: see deploy/settings.md.
 #[derive(Parser)]
 #[command(name = "fanfare", version)]
 struct Arguments {

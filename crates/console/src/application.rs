@@ -10,6 +10,7 @@ mod portal;
 mod replays;
 mod search;
 mod settings;
+mod signing_keys;
 mod usage;
 mod webhooks;
 mod why;
@@ -26,6 +27,7 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/search", get(search::show))
         .route("/settings", get(settings::form).post(settings::save))
         .route("/usage", get(usage::show))
+        .route("/signing-keys", get(signing_keys::show).post(signing_keys::rotate))
         .route("/attempts", get(deliveries::attempts::list))
         .route("/deliveries", get(deliveries::list))
         .route("/deliveries/resend", get(deliveries::ask_many).post(deliveries::resend_many))

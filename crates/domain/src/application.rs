@@ -27,6 +27,7 @@ use crate::{
     ids::{ApplicationId, DeliveryId, EndpointId},
     operational,
     plan::Limits,
+    signing_key::{SigningKey, SigningKeys},
 };
 
 /// Status of an endpoint.
@@ -115,6 +116,8 @@ pub struct Endpoint {
     pub template: Option<Arc<Template>>,
     /// Signing secrets, newest first; more than one only during a rotation.
     pub secrets: Vec<EndpointSecret>,
+    /// Keys of the application, if they sign deliveries to the endpoint.
+    pub signing_keys: Option<Arc<SigningKeys>>,
     /// Additional headers of the deliveries.
     pub headers: HeaderMap,
     /// Form of the deliveries: the application's dialect.
@@ -164,6 +167,11 @@ impl Endpoint {
         let live = self.secrets.iter().filter(|secret| secret.expires_at.is_none_or(|end| at < end));
         live.map(|secret| &secret.secret).collect()
     }
+
+    /// Ed25519 keys that sign an attempt at this moment, newest first.
+    pub fn live_keys(&self, at: Timestamp) -> impl Iterator<Item = &SigningKey> {
+        self.signing_keys.iter().flat_map(move |keys| keys.live(at))
+    }
 }
 
 /// Age of the services' copy of the configuration, at most: an attempt may lack a secret that is newer than this.
@@ -210,6 +218,8 @@ pub struct ApplicationSettings {
     pub plan: Option<Arc<str>>,
     /// Members hidden in displayed bodies.
     pub redaction: Arc<Redaction>,
+    /// Ed25519 keys, if the application has any.
+    pub signing_keys: Option<Arc<SigningKeys>>,
 }
 
 /// An application with endpoints, indexed for matching. Immutable: a change replaces the whole.
@@ -229,6 +239,8 @@ pub struct Application {
     pub plan: Option<Arc<str>>,
     /// Members hidden in displayed bodies.
     pub redaction: Arc<Redaction>,
+    /// Ed25519 keys, if the application has any.
+    pub signing_keys: Option<Arc<SigningKeys>>,
     own_event_types: HashSet<EventType>,
     schemas: Arc<Schemas>,
     endpoints: RedBlackTreeMapSync<EndpointId, Arc<Endpoint>>,
@@ -242,18 +254,17 @@ pub struct Application {
 impl Application {
     /// Indexes an application's endpoints.
     pub fn new(settings: ApplicationSettings, endpoints: Vec<Endpoint>) -> Self {
-        let ApplicationSettings { id, version, dialect, is_strict, own_event_types, schemas, limits, plan, redaction } =
-            settings;
         let mut application = Self {
-            id,
-            version,
-            dialect,
-            is_strict,
-            limits,
-            plan,
-            redaction,
-            own_event_types,
-            schemas: Arc::new(schemas.unwrap_or_default()),
+            id: settings.id,
+            version: settings.version,
+            dialect: settings.dialect,
+            is_strict: settings.is_strict,
+            limits: settings.limits,
+            plan: settings.plan,
+            redaction: settings.redaction,
+            signing_keys: settings.signing_keys,
+            own_event_types: settings.own_event_types,
+            schemas: Arc::new(settings.schemas.unwrap_or_default()),
             endpoints: RedBlackTreeMapSync::default(),
             subscriptions: SubscriptionIndex::default(),
             filters: 0,
@@ -264,7 +275,7 @@ impl Application {
     }
 
     /// The application after changes of some endpoints. The other endpoints stay, so that the application's dialect,
-    /// redaction and address must be the same.
+    /// redaction, address and signing keys must be the same.
     pub fn with(&self, settings: ApplicationSettings, changed: Vec<Endpoint>, removed: &[EndpointId]) -> Self {
         let mut next = self.clone();
         next.version = settings.version;
@@ -415,6 +426,7 @@ mod tests {
             filter: None,
             template: None,
             secrets: Vec::new(),
+            signing_keys: None,
             headers: HeaderMap::new(),
             policy: Arc::clone(&dialect.policy),
             redaction: Arc::default(),
@@ -435,6 +447,7 @@ mod tests {
             limits: Limits::default(),
             plan: None,
             redaction: Arc::default(),
+            signing_keys: None,
         }
     }
 

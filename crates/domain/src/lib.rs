@@ -19,5 +19,6 @@ pub mod operational;
 pub mod plan;
 pub mod quota;
 pub mod rate_limit;
+pub mod signing_key;
 pub mod theme;
 pub mod time;

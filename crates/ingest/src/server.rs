@@ -16,8 +16,8 @@ use axum::{
 };
 use fanfare_api::{
     ApiState, Audit, BATCH_SIZE_FACTOR, Budget, FeedWaits, MAX_MANAGEMENT_BODY, Publishing, Shares, TestSends, audited,
-    document_routes, end_with_caller, look_up_key, method_not_allowed, not_found, nudj_routes, publish_routes,
-    refresh_after_write, within_budget, within_share,
+    document_routes, end_with_caller, key_set_routes, look_up_key, method_not_allowed, not_found, nudj_routes,
+    publish_routes, refresh_after_write, within_budget, within_share,
 };
 use fanfare_broker::Publisher;
 use fanfare_console::{Console, console_routes, portal_routes, reference_page, reference_routes};
@@ -201,7 +201,7 @@ fn router(
     let shares = Shares::new(directory.clone(), connections, configuration.api_rate);
     let state = ApiState {
         store,
-        directory,
+        directory: directory.clone(),
         dialects,
         client: Client::new(&outbound)?,
         url_policy: Arc::new(outbound.policy),
@@ -227,6 +227,7 @@ fn router(
         .layer(from_fn_with_state(budget, within_budget))
         .layer(look_up)
         .merge(document_routes(&api)?)
+        .merge(key_set_routes(directory))
         .merge(reference.clone())
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -1,14 +1,19 @@
-//! Finds the mistake in a receiver's check of signatures: tries the secrets in force and the known mistakes.
+//! Finds the mistake in a receiver's check of signatures: tries the secrets and keys in force, and the
+//! known mistakes.
 //!
 //! The result names mistakes, and holds no secret and no signature.
 
+mod asymmetric;
 mod bodies;
 mod decoding;
 #[cfg(test)]
 mod tests;
 mod trial;
 
-use fanfare_domain::application::Endpoint;
+use fanfare_domain::{
+    application::Endpoint,
+    signing_key::{PublicKey, SigningKeys},
+};
 use http::{HeaderMap, HeaderName};
 use jiff::{SignedDuration, Timestamp};
 
@@ -28,6 +33,8 @@ pub struct Arrived<'a> {
     pub sent: Option<&'a [u8]>,
     /// Signature that the receiver's code computed, if known.
     pub computed: Option<&'a str>,
+    /// Public key that the receiver's code verifies with, if known.
+    pub public_key: Option<&'a str>,
     /// Time at which the receiver checked the request.
     pub at: Timestamp,
 }
@@ -37,6 +44,10 @@ pub struct Arrived<'a> {
 pub struct Diagnosis {
     /// A header with a right signature.
     pub verified: Option<Verified>,
+    /// Keys of the application with a right asymmetric signature in the request, newest first.
+    pub keys: Vec<PublicKey>,
+    /// The receiver's public key, if given.
+    pub public_key: Option<GivenKey>,
     /// Reasons why no header has a right signature; empty if none is known.
     pub received: Vec<Mistake>,
     /// The receiver's own value, if given.
@@ -52,8 +63,28 @@ pub struct Diagnosis {
 pub struct Verified {
     /// Name of the header.
     pub header: HeaderName,
-    /// Secret of the signature.
-    pub secret: SecretInForce,
+    /// Secret or key of the signature.
+    pub by: Signer,
+}
+
+/// The secret or the key of a right signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signer {
+    /// A signing secret of the webhook.
+    Secret(SecretInForce),
+    /// An Ed25519 key of the application.
+    Key(PublicKey),
+}
+
+/// The public key that a receiver's code verifies with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GivenKey {
+    /// A key in force, with a right signature in the request.
+    Signs(PublicKey),
+    /// A key in force, without a right signature in the request.
+    SignsNot(PublicKey),
+    /// No key of the application that is in force.
+    Unknown,
 }
 
 /// A signing secret in force.
@@ -194,13 +225,16 @@ impl Mistake {
     }
 }
 
-/// Tries the secrets that are in force at `now`, and the known mistakes.
-pub fn diagnose(endpoint: &Endpoint, arrived: &Arrived<'_>, now: Timestamp) -> Diagnosis {
-    let trial = Trial::new(endpoint, arrived, now);
+/// Tries the secrets and keys that are in force at `now`, and the known mistakes. `keys` are the application's, also if
+/// they do not sign deliveries to the endpoint: a receiver may hold a right key before the endpoint asks for signatures.
+pub fn diagnose(endpoint: &Endpoint, keys: Option<&SigningKeys>, arrived: &Arrived<'_>, now: Timestamp) -> Diagnosis {
+    let trial = Trial::new(endpoint, keys, arrived, now);
     let timestamp = trial.timestamp();
     let verified = trial.verified(arrived.body);
     let received = if verified.is_some() { Vec::new() } else { trial.received(arrived) };
     Diagnosis {
+        keys: trial.asymmetric.keys_of(arrived.body),
+        public_key: arrived.public_key.map(|text| trial.asymmetric.given_key(text.trim(), arrived.body)),
         computed: arrived.computed.map(|value| trial.computed(value, arrived.body)),
         verified,
         received,

@@ -9,6 +9,7 @@ use fanfare_domain::{
         secret::SigningSecret,
     },
     event::ordering::Sequence,
+    signing_key::SigningKey,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,6 +18,8 @@ use sha2::Sha256;
 pub(crate) const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 pub(crate) const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 pub(crate) const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+/// Begin of an asymmetric signature in `webhook-signature`.
+pub(crate) const ASYMMETRIC: &str = "v1a,";
 const WEBHOOK_SEQUENCE: HeaderName = HeaderName::from_static("webhook-sequence");
 const WEBHOOK_ORDERING_KEY: HeaderName = HeaderName::from_static("webhook-ordering-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -26,11 +29,12 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// headers replace earlier headers of the same name. Only secrets that are live at the time of the attempt sign.
 ///
 /// - `webhook-signature` (Standard Webhooks 1.0.0) contains a signature by each live secret, as verifiers accept any
-///   match. The signature covers the event's id and the time of this attempt, not of the first attempt.
+///   match. The signature covers the event's id and the time of this attempt, not of the first attempt. An endpoint with
+///   asymmetric signatures also gets one by each live key of the application, behind the others.
 /// - The dialect's signature header contains exactly one signature, as published verifiers throw on any other length.
 ///   The oldest secret signs: a receiver without the new secret can verify until the old secret ends.
 ///
-/// Without secrets, the headers have no signatures, only the id and the time.
+/// Without secrets and keys, the headers have no signatures, only the id and the time.
 ///
 /// A delivery of an event with an ordering key has the key, and its number for the endpoint and the key.
 ///
@@ -46,15 +50,16 @@ pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body:
     }
     let (id, seconds) = (sending.event.to_string(), sending.at.as_second());
     let secrets = endpoint.live_secrets(sending.at);
-    let signatures: Vec<String> =
-        secrets.iter().map(|secret| standard_signature(&secret.key(), &id, seconds, body)).collect();
-    if let Some(oldest) = secrets.last() {
+    let by_secrets = secrets.iter().map(|secret| standard_signature(&secret.key(), &id, seconds, body));
+    let by_keys = endpoint.live_keys(sending.at).map(|key| asymmetric_signature(key, &id, seconds, body));
+    let signatures: Vec<String> = by_secrets.chain(by_keys).collect();
+    if !signatures.is_empty() {
         headers.insert(WEBHOOK_SIGNATURE, visible_ascii(signatures.join(" ")));
-        if let Some(form) = &dialect.signature {
-            let event_id = dialect.event_id(sending.event);
-            let value = dialect_signature(form, oldest, &event_id, seconds, body);
-            headers.insert(form.header.clone(), visible_ascii(value));
-        }
+    }
+    if let (Some(oldest), Some(form)) = (secrets.last(), &dialect.signature) {
+        let event_id = dialect.event_id(sending.event);
+        let value = dialect_signature(form, oldest, &event_id, seconds, body);
+        headers.insert(form.header.clone(), visible_ascii(value));
     }
     if let Some(replay) = sending.replay {
         headers.insert(REPLAY, visible_ascii(replay.to_string()));
@@ -127,6 +132,12 @@ fn standard_signature(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String
     format!("v1,{}", STANDARD.encode(hmac_sha256(key, &[prefix.as_bytes(), body])))
 }
 
+/// Asymmetric signature of Standard Webhooks: `v1a,` and base64 of the Ed25519 signature of `id.seconds.body`.
+fn asymmetric_signature(key: &SigningKey, id: &str, seconds: i64, body: &[u8]) -> String {
+    let prefix = format!("{id}.{seconds}.");
+    format!("{ASYMMETRIC}{}", STANDARD.encode(key.sign(&[prefix.as_bytes(), body])))
+}
+
 /// True if `webhook-signature` holds the signature of the request by this secret, as Standard Webhooks 1.0.0 defines it.
 /// Does not judge the age of the request.
 pub fn is_signed(headers: &HeaderMap, body: &[u8], secret: &SigningSecret) -> bool {
@@ -164,6 +175,7 @@ mod tests {
         dialect::{Dialect, Dialects},
         event::EventType,
         ids::{ApplicationId, DeliveryId, EndpointId},
+        signing_key::{ApplicationKey, SigningKeys},
     };
     use jiff::Timestamp;
 
@@ -199,6 +211,15 @@ mod tests {
 
     /// Headers of an attempt with these secrets, newest first, each with an end in seconds.
     fn headers(dialect_name: &str, secrets: &[(&str, Option<i64>)], at: i64) -> HeaderMap {
+        headers_with_keys(dialect_name, secrets, None, at)
+    }
+
+    fn headers_with_keys(
+        dialect_name: &str,
+        secrets: &[(&str, Option<i64>)],
+        signing_keys: Option<Arc<SigningKeys>>,
+        at: i64,
+    ) -> HeaderMap {
         let dialect = dialect(dialect_name);
         let id: EndpointId = "wh_01h455vb4pex5vsknk084sn02q".parse().expect("id");
         let application: ApplicationId = "app_01h455vb4pex5vsknk084sn02q".parse().expect("id");
@@ -219,6 +240,7 @@ mod tests {
             filter: None,
             template: None,
             secrets: secrets.iter().map(secret).collect(),
+            signing_keys,
             headers: [("x-nudj-event", "mine"), ("webhook-id", "mine"), ("x-own", "mine")]
                 .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
                 .into_iter()
@@ -321,5 +343,52 @@ mod tests {
         let headers = headers("incenta", &[(OLD, Some(5))], 5);
         assert!(!headers.contains_key("webhook-signature") && !headers.contains_key("x-webhook-signature"));
         assert_eq!(headers["webhook-timestamp"], "5");
+    }
+
+    /// Keys 2 and 1; key 1 ends at 10.
+    fn rotating_keys() -> Arc<SigningKeys> {
+        let key = |seed, end: Option<i64>| ApplicationKey {
+            key: Arc::new(SigningKey::from_seed(&[seed; 32])),
+            expires_at: end.map(|end| Timestamp::from_second(end).expect("timestamp")),
+        };
+        Arc::new(SigningKeys(vec![key(2, None), key(1, Some(10))]))
+    }
+
+    /// The parts of `webhook-signature`.
+    fn parts(headers: &HeaderMap) -> Vec<String> {
+        headers["webhook-signature"].to_str().expect("ASCII").split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn each_live_key_signs_the_same_text_behind_the_secrets() {
+        let verified = |signature: &str, seed, at: i64| {
+            let signature = STANDARD.decode(signature.strip_prefix("v1a,").expect("v1a")).expect("base64");
+            let public = SigningKey::from_seed(&[seed; 32]).public();
+            public.verifies(&[format!("evt_01h455vb4pex5vsknk084sn02q.{at}.").as_bytes(), BODY], &signature)
+        };
+        for (at, seeds) in [(9, &[2, 1][..]), (10, &[2])] {
+            let signed = headers_with_keys("incenta", &[(NEW, None), (OLD, None)], Some(rotating_keys()), at);
+            let parts = parts(&signed);
+            assert_eq!(parts[..2], self::parts(&headers("incenta", &[(NEW, None), (OLD, None)], at))[..]);
+            assert_eq!(parts.len(), 2 + seeds.len());
+            for (part, seed) in parts[2..].iter().zip(seeds) {
+                assert!(verified(part, *seed, at) && !verified(part, 3, at), "{part}");
+            }
+        }
+    }
+
+    #[test]
+    fn keys_sign_without_a_secret_and_change_no_header_of_a_dialect() {
+        let signed = headers_with_keys("incenta", &[(OLD, Some(5))], Some(rotating_keys()), 5);
+        assert_eq!(parts(&signed).len(), 2);
+        assert!(!signed.contains_key("x-webhook-signature"));
+        for dialect in ["incenta", "incentable", "nudj", "ploints", "reward", "standard", "cloudevents"] {
+            let mut with = headers_with_keys(dialect, &[(OLD, None)], Some(rotating_keys()), 5);
+            let mut without = headers(dialect, &[(OLD, None)], 5);
+            let [with_value, value] = [&mut with, &mut without].map(|headers| headers.remove("webhook-signature"));
+            assert_eq!(with, without, "{dialect}");
+            let [with_value, value] = [with_value, value].map(|value| value.expect("a signature"));
+            assert!(with_value.as_bytes().starts_with(value.as_bytes()), "{dialect}");
+        }
     }
 }

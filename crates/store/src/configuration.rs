@@ -1,5 +1,5 @@
 //! Statements on the configuration: applications, keys, endpoints, event types, secrets,
-//! sessions, names, plans.
+//! signing keys, sessions, names, plans.
 
 pub(crate) mod applications;
 pub(crate) mod endpoint_upsert;
@@ -10,3 +10,4 @@ pub(crate) mod names;
 pub(crate) mod plans;
 pub(crate) mod secrets;
 pub(crate) mod sessions;
+pub(crate) mod signing_keys;

@@ -25,6 +25,7 @@ pub use configuration::{
     plans::{PlanRemoval, PlanRow},
     secrets::Rotation,
     sessions::NewSession,
+    signing_keys::{KeyRotation, SigningKeyRow},
 };
 pub use connection::{
     caller::{Share, spawn_for_caller, with_caller},

@@ -9,6 +9,7 @@ mod configuration {
     mod filters;
     mod plans;
     mod sessions;
+    mod signing_keys;
 }
 
 /// The way of an event: persist, lease, record, retry, recover.

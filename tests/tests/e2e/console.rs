@@ -13,5 +13,6 @@ mod portal;
 mod request;
 mod sign_in;
 mod sign_in_by_others;
+mod signing_keys;
 mod templates;
 pub(crate) mod visitor;

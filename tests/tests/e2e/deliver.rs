@@ -1,6 +1,8 @@
-//! Deliveries: the main path, answers, isolation, backlogs, rates, replays, feeds, filters, order, FIFO and delays.
+//! Deliveries: the main path, answers, isolation, backlogs, rates, replays, feeds, filters, order, FIFO, delays and
+//! asymmetric signatures.
 
 mod answers;
+mod asymmetric;
 mod backlog;
 mod delayed;
 mod digests;

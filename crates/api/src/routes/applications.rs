@@ -1,5 +1,7 @@
 //! `/api/v1/applications` and `/api/v1/dialects`.
 
+pub mod signing_keys;
+
 use std::collections::BTreeMap;
 
 use axum::extract::State;

@@ -98,6 +98,8 @@ pub struct Webhook {
     /// The number of parked ordering keys, counted up to 100; absent without any, and in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parked_keys: Option<u64>,
+    /// True if `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
+    pub asymmetric: bool,
     /// The deletion of a temporary webhook. Each read of the feed defers the deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -170,6 +172,7 @@ impl Webhook {
             digest_from: row.digest_from,
             last_digest: None,
             parked_keys: None,
+            asymmetric: row.is_asymmetric,
             expires_at: row.expires_at,
             previous_secret_expires_at: row.rotation_ends_at.map(|end| end.to_string()),
             held: None,
@@ -205,6 +208,7 @@ pub async fn create_with_id(
     let secret = api.secret(new.secret.take())?;
     let (settings, warnings) = api.check_new(authorized, new).await?;
     api.check_template_of(authorized, &settings, None).await?;
+    api.ready_signing_key(authorized, settings.is_asymmetric).await?;
     let new = NewEndpoint {
         id,
         application: authorized.application,
@@ -402,6 +406,7 @@ impl ApiState {
         webhook: EndpointId,
         settings: &EndpointSettings,
     ) -> Result<Webhook, ApiError> {
+        self.ready_signing_key(authorized, settings.is_asymmetric).await?;
         let row = self.store.change_endpoint(authorized.application, webhook, settings).await?;
         Ok(Webhook::new(row.ok_or_else(no_such_webhook)?, None))
     }

@@ -169,6 +169,9 @@ struct Settings {
     /// True for a daily event with the number of deliveries and their hash; needs a feed.
     #[arg(long)]
     digest: Option<bool>,
+    /// True for signatures by the Ed25519 keys of the application, too.
+    #[arg(long)]
+    asymmetric: Option<bool>,
 }
 
 impl Settings {
@@ -203,6 +206,7 @@ impl Settings {
             ("feed", self.feed.map(Value::from)),
             ("fifo", self.fifo.map(Value::from)),
             ("digest", self.digest.map(Value::from)),
+            ("asymmetric", self.asymmetric.map(Value::from)),
         ])
     }
 }

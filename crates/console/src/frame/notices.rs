@@ -27,6 +27,7 @@ pub(crate) fn of(address: &str) -> Option<String> {
         "resent" => format!("{deliveries} will be sent again as soon as the webhook can take deliveries."),
         "sent" => "The event will be sent to the webhook.".to_owned(),
         "rotation-ended" => "The previous secret no longer signs.".to_owned(),
+        "key-rotated" => "The new key signs, and is in the key set.".to_owned(),
         "event-cancelled" => "The event is cancelled. Nothing of the event is delivered.".to_owned(),
         "erased" => "The event's content is erased.".to_owned(),
         "put-back" => format!("{messages} put back."),

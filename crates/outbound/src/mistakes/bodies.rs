@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use fanfare_domain::json;
 
+use crate::mistakes::Mistake;
+
 /// A change of a body on its way to the check of the signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyForm {
@@ -15,6 +17,18 @@ pub(super) enum BodyForm {
     WithNewline,
     /// Parsed, and printed again.
     Printed,
+}
+
+impl BodyForm {
+    /// The mistake of taking this form.
+    pub(super) fn mistake(self) -> Option<Mistake> {
+        match self {
+            Self::Exact => None,
+            Self::Trimmed => Some(Mistake::BodyTrimmed),
+            Self::WithNewline => Some(Mistake::BodyWithNewline),
+            Self::Printed => Some(Mistake::BodyPrinted),
+        }
+    }
 }
 
 /// The body in each form, the exact bytes first. A body that is no JSON is not printed again.

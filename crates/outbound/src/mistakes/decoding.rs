@@ -29,12 +29,12 @@ enum Encoding {
 }
 
 /// A signature with its encoding.
-pub(super) struct Decoded {
-    pub(super) digest: [u8; 32],
+pub(super) struct Decoded<const N: usize> {
+    pub(super) digest: [u8; N],
     encoding: Encoding,
 }
 
-impl Decoded {
+impl<const N: usize> Decoded<N> {
     /// True for the usual form of an encoding.
     pub(super) fn is(&self, encoding: SignatureEncoding) -> bool {
         self.mistake(encoding).is_none()
@@ -55,8 +55,8 @@ impl Decoded {
     }
 }
 
-/// Decodes a signature of 32 bytes.
-pub(super) fn decode(text: &str) -> Option<Decoded> {
+/// Decodes a signature of `N` bytes.
+pub(super) fn decode<const N: usize>(text: &str) -> Option<Decoded<N>> {
     if let Some(digest) = unhex(text.as_bytes()) {
         let is_lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
         return Some(Decoded { digest, encoding: Encoding::Hex { is_lower } });
@@ -66,15 +66,15 @@ pub(super) fn decode(text: &str) -> Option<Decoded> {
     if let Some(digest) = unhex(&bytes) {
         return Some(Decoded { digest, encoding: Encoding::HexInBase64 });
     }
-    let is_usual = text.len() == 44 && !text.contains(['-', '_']);
+    let is_usual = text.len() == N.div_ceil(3) * 4 && !text.contains(['-', '_']);
     Some(Decoded { digest: bytes.try_into().ok()?, encoding: Encoding::Base64 { is_usual } })
 }
 
-fn unhex(text: &[u8]) -> Option<[u8; 32]> {
-    if text.len() != 64 {
+fn unhex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
         return None;
     }
-    let mut digest = [0; 32];
+    let mut digest = [0; N];
     for (byte, pair) in digest.iter_mut().zip(text.chunks_exact(2)) {
         let digits = str::from_utf8(pair).ok().filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
         *byte = u8::from_str_radix(digits, 16).ok()?;

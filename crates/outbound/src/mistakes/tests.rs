@@ -10,6 +10,7 @@ use fanfare_domain::{
     endpoint::secret::SigningSecret,
     event::EventType,
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
+    signing_key::{ApplicationKey, SigningKey, SigningKeys},
 };
 use proptest::{prelude::*, sample::select};
 
@@ -47,6 +48,7 @@ fn endpoint(dialect: &str, secrets: &[(&SigningSecret, Option<i64>)]) -> Endpoin
         filter: None,
         template: None,
         secrets: secrets.iter().map(secret).collect(),
+        signing_keys: None,
         headers: HeaderMap::new(),
         policy: Arc::clone(&dialect.policy),
         redaction: Arc::default(),
@@ -72,8 +74,8 @@ fn sent(endpoint: &Endpoint, body: &str) -> HeaderMap {
 }
 
 fn look(endpoint: &Endpoint, headers: &HeaderMap, body: &str, computed: Option<&str>) -> Diagnosis {
-    let arrived = Arrived { headers, body: body.as_bytes(), sent: None, computed, at: at(2) };
-    diagnose(endpoint, &arrived, at(0))
+    let arrived = Arrived { headers, body: body.as_bytes(), sent: None, computed, public_key: None, at: at(2) };
+    diagnose(endpoint, endpoint.signing_keys.as_deref(), &arrived, at(0))
 }
 
 fn hex(digest: [u8; 32]) -> String {
@@ -103,7 +105,7 @@ proptest! {
         let headers = sent(&endpoint, &body);
         let found = look(&endpoint, &headers, &body, None);
         let header = HeaderName::from_static("webhook-signature");
-        prop_assert_eq!(&found.verified, &Some(Verified { header, secret: SecretInForce::Current }));
+        prop_assert_eq!(&found.verified, &Some(Verified { header, by: Signer::Secret(SecretInForce::Current) }));
         prop_assert_eq!((found.timestamp, found.age), (Some(at(0)), Some(SignedDuration::from_secs(2))));
         for name in ["webhook-signature", "x-webhook-signature", "x-nudj-signature"] {
             let Some(value) = headers.get(name).map(|value| value.to_str().expect("ASCII")) else { continue };
@@ -127,8 +129,8 @@ proptest! {
             (lines.clone(), Mistake::BodyChanged),
             (body.replacen("a.b", "a.c", 1), Mistake::BodyChanged),
         ] {
-            let arrived = Arrived { headers: &headers, body: given.as_bytes(), sent: Some(body.as_bytes()), computed: None, at: at(2) };
-            let found = diagnose(&endpoint, &arrived, at(0));
+            let arrived = Arrived { headers: &headers, body: given.as_bytes(), sent: Some(body.as_bytes()), computed: None, public_key: None, at: at(2) };
+            let found = diagnose(&endpoint, endpoint.signing_keys.as_deref(), &arrived, at(0));
             prop_assert_eq!((found.verified, found.received), (None, vec![mistake]), "{}", given);
         }
         prop_assert_eq!(look(&endpoint, &headers, &lines, None).received, vec![]);
@@ -196,10 +198,10 @@ proptest! {
         let before = endpoint("nudj", &[(&old, None)]);
         let rotating = endpoint("nudj", &[(&new, None), (&old, Some(100))]);
         let previous = look(&rotating, &sent(&before, &body), &body, None).verified;
-        prop_assert_eq!(previous.map(|verified| verified.secret), Some(SecretInForce::Previous));
+        prop_assert_eq!(previous.map(|verified| verified.by), Some(Signer::Secret(SecretInForce::Previous)));
         let headers = sent(&rotating, &body);
         let current = look(&rotating, &headers, &body, None).verified;
-        prop_assert_eq!(current.map(|verified| verified.secret), Some(SecretInForce::Current));
+        prop_assert_eq!(current.map(|verified| verified.by), Some(Signer::Secret(SecretInForce::Current)));
         // The dialect's header has only the signature by the previous secret.
         let own = hex(hmac_sha256(new.text().as_bytes(), &[body.as_bytes()]));
         let header = HeaderName::from_static("x-nudj-signature");
@@ -221,8 +223,8 @@ proptest! {
         for name in ["webhook-id", "webhook-timestamp", "webhook-signature", "x-nudj-signature"] {
             headers.insert(name, id.parse().expect("a value"));
         }
-        let arrived = Arrived { headers: &headers, body: &body, sent: Some(&body), computed: Some(&value), at: at(0) };
-        let found = format!("{:?}", diagnose(&endpoint, &arrived, at(0)));
+        let arrived = Arrived { headers: &headers, body: &body, sent: Some(&body), computed: Some(&value), public_key: Some(&value), at: at(0) };
+        let found = format!("{:?}", diagnose(&endpoint, endpoint.signing_keys.as_deref(), &arrived, at(0)));
         prop_assert!(!found.contains(&secret.text()[6..]));
     }
 }
@@ -237,4 +239,95 @@ fn a_request_without_the_headers_is_told_so() {
     headers.remove("webhook-id");
     headers.remove("x-nudj-signature");
     assert_eq!(look(&endpoint, &headers, BODY, None).received, [Mistake::HeaderMissing]);
+}
+
+/// Keys of these seeds, newest first.
+fn with_keys(endpoint: Endpoint, seeds: &[u8]) -> Endpoint {
+    let key = |seed: &u8| ApplicationKey { key: Arc::new(SigningKey::from_seed(&[*seed; 32])), expires_at: None };
+    Endpoint { signing_keys: Some(Arc::new(SigningKeys(seeds.iter().map(key).collect()))), ..endpoint }
+}
+
+fn asymmetric(headers: &HeaderMap) -> String {
+    let value = headers["webhook-signature"].to_str().expect("ASCII");
+    value.split(' ').find(|part| part.starts_with("v1a,")).expect("v1a").to_owned()
+}
+
+#[test]
+fn the_keys_of_asymmetric_signatures_are_named() {
+    let secret = SigningSecret::from_random([7; 32]);
+    let rotating = with_keys(endpoint("nudj", &[(&secret, None)]), &[2, 1]);
+    let before = with_keys(endpoint("nudj", &[(&secret, None)]), &[1]);
+    let public = |seed| SigningKey::from_seed(&[seed; 32]).public();
+    let headers = sent(&rotating, BODY);
+    assert_eq!(look(&rotating, &headers, BODY, None).keys, [public(2), public(1)]);
+    let mut headers = sent(&before, BODY);
+    assert_eq!(look(&rotating, &headers, BODY, None).keys, [public(1)]);
+    // A receiver may hand over the asymmetric signature alone.
+    headers.insert("webhook-signature", asymmetric(&headers).parse().expect("a value"));
+    headers.remove("x-nudj-signature");
+    let found = look(&rotating, &headers, BODY, None);
+    assert_eq!(found.verified.map(|verified| verified.by), Some(Signer::Key(public(1))));
+    let trailing = format!("{BODY}\n");
+    assert_eq!(look(&rotating, &headers, &trailing, None).received, [Mistake::BodyWithNewline]);
+    let printed = BODY.replace("\":", "\": ");
+    assert_eq!(look(&rotating, &headers, &printed, None).received, [Mistake::BodyPrinted]);
+    let ended = look(&with_keys(endpoint("nudj", &[(&secret, None)]), &[2]), &headers, BODY, None);
+    assert_eq!((ended.verified, ended.received, ended.keys), (None, vec![], vec![]));
+
+    let given = |text: &str| {
+        let arrived = Arrived {
+            headers: &headers,
+            body: BODY.as_bytes(),
+            sent: None,
+            computed: None,
+            public_key: Some(text),
+            at: at(0),
+        };
+        diagnose(&rotating, rotating.signing_keys.as_deref(), &arrived, at(0)).public_key
+    };
+    let key = public(1);
+    for text in [key.text(), key.text()[5..].to_owned(), URL_SAFE_NO_PAD.encode(key.0), hex(key.0)] {
+        assert_eq!(given(&text), Some(GivenKey::Signs(key)), "{text}");
+    }
+    assert_eq!(given(&public(2).text()), Some(GivenKey::SignsNot(public(2))));
+    assert_eq!(given(&public(3).text()), Some(GivenKey::Unknown));
+    assert_eq!(given("whpk_"), Some(GivenKey::Unknown));
+
+    // Without `asymmetric`, the keys of the application are known all the same.
+    let plain = endpoint("nudj", &[(&secret, None)]);
+    let (headers, text) = (sent(&plain, BODY), key.text());
+    let arrived = Arrived {
+        headers: &headers,
+        body: BODY.as_bytes(),
+        sent: None,
+        computed: None,
+        public_key: Some(&text),
+        at: at(0),
+    };
+    let found = diagnose(&plain, rotating.signing_keys.as_deref(), &arrived, at(0));
+    assert_eq!((found.public_key, found.keys), (Some(GivenKey::SignsNot(key)), vec![]));
+}
+
+#[test]
+fn encodings_of_asymmetric_signatures_are_named() {
+    let secret = SigningSecret::from_random([7; 32]);
+    let endpoint = with_keys(endpoint("standard", &[(&secret, None)]), &[1]);
+    let headers = sent(&endpoint, BODY);
+    let right = asymmetric(&headers);
+    let header = HeaderName::from_static("webhook-signature");
+    let bytes = STANDARD.decode(&right[4..]).expect("base64");
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let of = |value: &str| look(&endpoint, &headers, BODY, Some(value)).computed;
+    for value in [right.as_str(), &right[4..]] {
+        assert_eq!(of(value), Some(Computed::Right(header.clone())));
+    }
+    for (value, mistake) in [
+        (digits.clone(), Mistake::HexForBase64),
+        (URL_SAFE_NO_PAD.encode(&bytes), Mistake::OtherAlphabet),
+        (STANDARD.encode(&digits), Mistake::HexInBase64),
+    ] {
+        assert_eq!(of(&value), Some(Computed::Mistaken(header.clone(), vec![mistake])), "{value}");
+    }
+    let other = with_keys(endpoint.clone(), &[2]);
+    assert_eq!(of(&asymmetric(&sent(&other, BODY))), Some(Computed::Unknown));
 }

@@ -5,13 +5,15 @@ use fanfare_domain::{
     dialect::{Dialect, SignatureEncoding, SignatureForm, SignatureKey, SignaturePlace},
     endpoint::secret::SigningSecret,
     ids::EventId,
+    signing_key::SigningKeys,
 };
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;
 
 use crate::{
     mistakes::{
-        Arrived, Computed, Mistake, SecretInForce, Verified,
+        Arrived, Computed, Mistake, SecretInForce, Signer, Verified,
+        asymmetric::Asymmetric,
         bodies::{BodyForm, forms},
         decoding::{decode, lenient},
     },
@@ -56,6 +58,7 @@ const LONG: usize = 64 * 1024;
 pub(super) struct Trial<'a> {
     /// Secrets in force, newest first.
     secrets: Vec<&'a SigningSecret>,
+    pub(super) asymmetric: Asymmetric,
     targets: Vec<Target<'a>>,
     headers: &'a HeaderMap,
     id: &'a str,
@@ -65,14 +68,21 @@ pub(super) struct Trial<'a> {
 }
 
 impl<'a> Trial<'a> {
-    pub(super) fn new(endpoint: &'a Endpoint, arrived: &Arrived<'a>, now: Timestamp) -> Self {
+    pub(super) fn new(
+        endpoint: &'a Endpoint,
+        keys: Option<&SigningKeys>,
+        arrived: &Arrived<'a>,
+        now: Timestamp,
+    ) -> Self {
         let text = |name| arrived.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().trim();
         let id = text(WEBHOOK_ID);
         let dialect: &Dialect = &endpoint.dialect;
         let own_id = id.parse().map_or_else(|_| id.to_owned(), |event: EventId| dialect.event_id(event));
         let targets = [Target::Standard].into_iter().chain(dialect.signature.as_ref().map(Target::Own)).collect();
         let (secrets, headers) = (endpoint.live_secrets(now), arrived.headers);
-        Self { secrets, targets, headers, id, own_id, seconds: text(WEBHOOK_TIMESTAMP) }
+        let seconds = text(WEBHOOK_TIMESTAMP);
+        let asymmetric = Asymmetric::new(keys, headers, (id, seconds), now);
+        Self { secrets, asymmetric, targets, headers, id, own_id, seconds }
     }
 
     /// Time in `webhook-timestamp`.
@@ -90,7 +100,7 @@ impl<'a> Trial<'a> {
             Target::Own(form) => bare(form, self.seconds, value.trim()).into_iter().collect(),
         };
         let decoded =
-            signatures.into_iter().filter_map(|text| decode(text).filter(|found| found.is(target.encoding())));
+            signatures.into_iter().filter_map(|text| decode::<32>(text).filter(|found| found.is(target.encoding())));
         decoded.map(|found| found.digest).collect()
     }
 
@@ -107,22 +117,25 @@ impl<'a> Trial<'a> {
         Some(hmac_sha256(&key, &parts))
     }
 
-    /// The first header with a signature of these bytes.
+    /// The first header with a signature of these bytes. Secrets come before keys.
     pub(super) fn verified(&self, body: &[u8]) -> Option<Verified> {
-        self.targets.iter().find_map(|&target| {
+        let by_secret = self.targets.iter().find_map(|&target| {
             let digests = self.digests(target);
             let is_right = |&secret: &usize| {
                 self.digest(target, (secret, target.key()), Signed::Right, body)
                     .is_some_and(|right| digests.contains(&right))
             };
             let secret = (0..self.secrets.len()).find(is_right)?;
-            Some(Verified { header: target.header(), secret: SecretInForce::at(secret) })
-        })
+            Some(Verified { header: target.header(), by: Signer::Secret(SecretInForce::at(secret)) })
+        });
+        let by_key = || self.asymmetric.keys_of(body).into_iter().next();
+        by_secret.or_else(|| by_key().map(|key| Verified { header: WEBHOOK_SIGNATURE, by: Signer::Key(key) }))
     }
 
     /// Reasons why no header has a right signature of the given bytes.
     pub(super) fn received(&self, arrived: &Arrived<'_>) -> Vec<Mistake> {
-        if self.targets.iter().all(|target| self.digests(*target).is_empty()) {
+        let has_signatures = self.targets.iter().any(|target| !self.digests(*target).is_empty());
+        if !has_signatures && !self.asymmetric.has_signatures() {
             return vec![Mistake::HeaderMissing];
         }
         let original = forms(arrived.body).into_iter().find(|(_, bytes)| self.verified(bytes).is_some());
@@ -139,10 +152,13 @@ impl<'a> Trial<'a> {
 
     /// The fewest mistakes that yield the receiver's value.
     pub(super) fn computed(&self, value: &str, body: &[u8]) -> Computed {
+        if let Some(computed) = self.asymmetric.computed(value.trim(), body) {
+            return computed;
+        }
         let forms = forms(body);
         let most = if body.len() > LONG { 1 } else { 2 };
         let found = self.targets.iter().filter_map(|&target| {
-            let decoded = decode(target.bare(self.seconds, value.trim())?)?;
+            let decoded = decode::<32>(target.bare(self.seconds, value.trim())?)?;
             let (secret, mut mistakes) = self.trials(target, &decoded.digest, &forms, most)?;
             mistakes.extend(decoded.mistake(target.encoding()));
             mistakes.extend(self.secret_mistake(target, secret, body));
@@ -168,7 +184,7 @@ impl<'a> Trial<'a> {
         for key in KEYS {
             for signed in SIGNED {
                 for (form, bytes) in forms {
-                    let parts = [target.key_mistake(key), target.signed_mistake(signed), body_mistake(*form)];
+                    let parts = [target.key_mistake(key), target.signed_mistake(signed), form.mistake()];
                     let mistakes: Vec<Mistake> = parts.into_iter().flatten().collect();
                     trials.push((mistakes, key, signed, bytes));
                 }
@@ -246,15 +262,6 @@ impl Target<'_> {
             Signed::IdAndBody => Some(Mistake::TimestampLeftOut),
             Signed::Standard => Some(Mistake::PartsAdded),
         }
-    }
-}
-
-fn body_mistake(form: BodyForm) -> Option<Mistake> {
-    match form {
-        BodyForm::Exact => None,
-        BodyForm::Trimmed => Some(Mistake::BodyTrimmed),
-        BodyForm::WithNewline => Some(Mistake::BodyWithNewline),
-        BodyForm::Printed => Some(Mistake::BodyPrinted),
     }
 }
 

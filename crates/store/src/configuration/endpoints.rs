@@ -75,6 +75,8 @@ pub struct EndpointSettings {
     pub feed: Option<Feed>,
     /// True for digests, from the next UTC day on.
     pub has_digest: Option<bool>,
+    /// True if the application's Ed25519 keys sign the deliveries, too.
+    pub is_asymmetric: Option<bool>,
     /// Time until the deletion of a temporary endpoint.
     pub lifetime: Option<Duration>,
 }
@@ -131,6 +133,8 @@ pub struct EndpointRow {
     pub feed: Feed,
     /// First day of the daily digests; `None` without digests.
     pub digest_from: Option<Date>,
+    /// True if the application's Ed25519 keys sign the deliveries, too.
+    pub is_asymmetric: bool,
     /// Deletion of a temporary endpoint, unless its feed is read.
     pub expires_at: Option<Timestamp>,
     /// Until then the previous secret signs, too.
@@ -143,7 +147,7 @@ pub struct EndpointRow {
 
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
                        rate_per_second, email, header_names, trace_context, filter, template, fifo, feed, digest_from, \
-                       expires_at, \
+                       signed_by_keys, expires_at, \
                        created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
@@ -271,7 +275,7 @@ impl Store {
     ) -> Result<Option<EndpointRow>, StoreError> {
         let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, .. } = settings;
         let EndpointSettings { email, headers, sends_trace, filter, template, fifo, feed, .. } = settings;
-        let EndpointSettings { has_digest, lifetime, .. } = settings;
+        let EndpointSettings { has_digest, is_asymmetric, lifetime, .. } = settings;
         let timeout_ms = timeout.flatten().map(|timeout| i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX));
         let sealed = headers.as_ref().map(|headers| seal_headers(&self.keyring, id, headers)).transpose()?.flatten();
         let (key_name, ciphertext) = sealed.map(|sealed| (sealed.key_name, sealed.ciphertext)).unzip();
@@ -308,6 +312,7 @@ impl Store {
                     has_digest,
                     &template.is_some(),
                     &template.as_ref().and_then(Option::as_deref),
+                    is_asymmetric,
                 ],
             )
             .await?;
@@ -436,6 +441,7 @@ fn change_statement() -> String {
              digest_from = CASE WHEN $27::bool IS NULL THEN digest_from
                                 WHEN $27 THEN coalesce(digest_from, {NEXT_DAY}) END,
              template = CASE WHEN $28 THEN $29 ELSE template END, had_template = had_template OR $29 IS NOT NULL,
+             signed_by_keys = coalesce($30, signed_by_keys),
              expires_at = coalesce(now() + $22::bigint * interval '1 millisecond', expires_at), updated_at = now()
          FROM before WHERE id = before.endpoint RETURNING {COLUMNS}, before.was, before.was_fifo
          ), looked AS (
@@ -483,6 +489,7 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
         template: row.get("template"),
         feed: feed(row)?,
         digest_from: row.get("digest_from"),
+        is_asymmetric: row.get("signed_by_keys"),
         expires_at: row.get("expires_at"),
         rotation_ends_at: row.get("rotation_ends_at"),
         created_at: row.get("created_at"),

@@ -20,13 +20,14 @@ use fanfare_domain::{
     ids::{ApplicationId, EndpointId, KeyId},
     plan::Limits,
     quota::day_of,
+    signing_key::{ApplicationKey, SigningKeys},
 };
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use crate::{
     Keyring, Store, StoreError,
-    configuration::{endpoints, plans, secrets},
+    configuration::{endpoints, plans, secrets, signing_keys},
     directory::{changes::Changes, counts, snapshot::Snapshot},
 };
 
@@ -193,6 +194,13 @@ impl Source {
         } else {
             schemas_by_application(&transaction.query(SCHEMAS, &[&changed]).await?)
         };
+        let with_keys: Vec<Uuid> =
+            applications.iter().filter(|row| row.get("has_signing_keys")).map(|row| row.get("id")).collect();
+        let mut keys = if with_keys.is_empty() {
+            HashMap::new()
+        } else {
+            self.keys_by_application(&transaction.query(SIGNING_KEYS, &[&with_keys]).await?)
+        };
         transaction.commit().await?;
 
         let mut of_application: HashMap<Uuid, Vec<&Row>> = HashMap::new();
@@ -204,6 +212,7 @@ impl Source {
             if row.get("has_new_schemas") {
                 settings.schemas = Some(schemas.remove(&settings.id).unwrap_or(Ok(Schemas::default()))?);
             }
+            settings.signing_keys = keys.remove(&settings.id).transpose()?.map(Arc::new);
             let (rows, deleted): (Vec<&Row>, Vec<&Row>) = of_application
                 .get(&settings.id.0)
                 .into_iter()
@@ -256,7 +265,22 @@ impl Source {
             redaction: Redaction::parse(&row.get::<_, Vec<String>>("redacted"))
                 .map(Arc::new)
                 .map_err(|fault| corrupt(format!("redacted {fault}")))?,
+            signing_keys: None,
         })
+    }
+
+    fn keys_by_application(&self, rows: &[Row]) -> HashMap<ApplicationId, Result<SigningKeys, StoreError>> {
+        let mut keys: HashMap<ApplicationId, Result<SigningKeys, StoreError>> = HashMap::new();
+        for row in rows {
+            let application = ApplicationId(row.get("application_id"));
+            let of_application = keys.entry(application).or_insert_with(|| Ok(SigningKeys::default()));
+            let Ok(known) = of_application else { continue };
+            match signing_keys::open(&self.store.keyring, application, row) {
+                Ok(key) => known.0.push(ApplicationKey { key: Arc::new(key), expires_at: row.get("expires_at") }),
+                Err(error) => *of_application = Err(error),
+            }
+        }
+        keys
     }
 
     /// Reads endpoints from rows sorted by endpoint, the newest secret first. Each row holds one secret or none.
@@ -309,6 +333,7 @@ fn endpoint(
         filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
         template: row.get::<_, Option<String>>("template").map(|text| Arc::new(Template::stored(text))),
         secrets: Vec::new(),
+        signing_keys: settings.signing_keys.clone().filter(|_| row.get("signed_by_keys")),
         headers: secrets::open_headers(keyring, id, row)?,
         dialect: Arc::clone(dialect),
         policy: policy(row, &dialect.policy).map_err(|fault| corrupt(fault.to_string()))?,
@@ -343,7 +368,8 @@ SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a
        a.events_per_day, a.stored_bytes, a.max_webhooks, a.redacted,
        ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types,
        CASE WHEN a.settings_version > k.version OR a.version < k.version THEN -1 ELSE k.version END AS since,
-       greatest(a.settings_version, a.schemas_version) > k.version OR a.version < k.version AS has_new_schemas
+       greatest(a.settings_version, a.schemas_version) > k.version OR a.version < k.version AS has_new_schemas,
+       EXISTS (SELECT FROM signing_keys s WHERE s.application_id = a.id) AS has_signing_keys
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN applications a USING (id)";
 
 /// Schemas of strict applications. Other applications check no data.
@@ -351,6 +377,12 @@ const SCHEMAS: &str = "
 SELECT s.application_id, s.name, s.version, s.schema
 FROM event_schemas s JOIN applications a ON a.id = s.application_id
 WHERE a.id = ANY($1::uuid[]) AND a.strict";
+
+/// Signing keys in force, newest first.
+const SIGNING_KEYS: &str = "
+SELECT application_id, public_key, key_name, ciphertext, expires_at FROM signing_keys
+WHERE application_id = ANY($1::uuid[]) AND (expires_at IS NULL OR expires_at > now())
+ORDER BY expires_at DESC NULLS FIRST";
 
 /// The planner expects a third of the endpoints since a version, and would read the whole table for a few.
 const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
@@ -361,7 +393,7 @@ const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bi
 const ENDPOINTS: &str = "
 SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.template, e.status, e.feed, e.fifo, e.digest_from,
        e.timeout_ms, e.schedule, e.rate_per_second, e.headers_key_name, e.headers_ciphertext,
-       e.email IS NOT NULL AS has_email, e.trace_context, e.deleted_at IS NOT NULL AS is_deleted,
+       e.email IS NOT NULL AS has_email, e.trace_context, e.signed_by_keys, e.deleted_at IS NOT NULL AS is_deleted,
        s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, since)
 JOIN endpoints e ON e.application_id = k.id AND e.version > k.since AND (e.deleted_at IS NULL OR k.since >= 0)

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 19] = [
+const MIGRATIONS: [Embedded; 20] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -125,6 +125,12 @@ const MIGRATIONS: [Embedded; 19] = [
                   endpoint_backlogs, exclusively, for milliseconds; endpoints against writes, while the indexes are \
                   built: about 0.1 s for each million of endpoints.",
         sql: include_str!("../../migrations/V17__rests.sql"),
+    },
+    Embedded {
+        name: "V18__signing_keys",
+        purpose: "Asymmetric signatures: a column of endpoints, and a table of keys of applications. Locks: endpoints, \
+                  exclusively, and applications, against writes, for milliseconds.",
+        sql: include_str!("../../migrations/V18__signing_keys.sql"),
     },
     Embedded {
         name: "V19__operational_events",

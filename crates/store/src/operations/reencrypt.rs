@@ -10,6 +10,7 @@ use crate::{
     configuration::{
         applications::LOCK_OWNER,
         secrets::{headers_identity, identity},
+        signing_keys,
     },
     connection::keyring::Sealed,
     pipeline::bodies,
@@ -18,7 +19,7 @@ use crate::{
 /// Numbers of re-encrypted values.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reencrypted {
-    /// Signing secrets.
+    /// Signing secrets of endpoints, and signing keys of applications.
     pub secrets: u64,
     /// Header sets of endpoints.
     pub headers: u64,
@@ -29,6 +30,9 @@ pub struct Reencrypted {
 const SECRETS: &str = "
 SELECT s.id, s.endpoint_id, s.key_name, s.ciphertext FROM endpoint_secrets s
 JOIN endpoints e ON e.id = s.endpoint_id WHERE e.application_id = $1 AND s.key_name <> $2";
+
+const SIGNING_KEYS: &str = "
+SELECT public_key, key_name, ciphertext FROM signing_keys WHERE application_id = $1 AND key_name <> $2";
 
 const HEADERS: &str = "
 SELECT id, headers_key_name AS key_name, headers_ciphertext AS ciphertext FROM endpoints
@@ -54,10 +58,11 @@ impl Store {
         let statement = "SELECT e.application_id FROM endpoints e WHERE e.headers_key_name <> $1
                          UNION
                          SELECT e.application_id FROM endpoints e JOIN endpoint_secrets s ON s.endpoint_id = e.id
-                         WHERE s.key_name <> $1";
+                         WHERE s.key_name <> $1
+                         UNION SELECT application_id FROM signing_keys WHERE key_name <> $1";
         let applications = self.connection().await?.query(statement, &[&current]).await?;
         for row in applications {
-            let (secrets, headers) = self.reencrypt_endpoints(ApplicationId(row.get(0)), &current).await?;
+            let (secrets, headers) = self.reencrypt_configuration(ApplicationId(row.get(0)), &current).await?;
             done.secrets += secrets;
             done.headers += headers;
         }
@@ -65,7 +70,11 @@ impl Store {
         Ok(done)
     }
 
-    async fn reencrypt_endpoints(&self, application: ApplicationId, current: &str) -> Result<(u64, u64), StoreError> {
+    async fn reencrypt_configuration(
+        &self,
+        application: ApplicationId,
+        current: &str,
+    ) -> Result<(u64, u64), StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
         transaction.execute(LOCK_OWNER, &[&application.0]).await?;
@@ -75,6 +84,15 @@ impl Store {
             let sealed = anew(&self.keyring, &row, &identity(EndpointId(row.get("endpoint_id")), SecretId(id)))?;
             let statement = "UPDATE endpoint_secrets SET key_name = $2, ciphertext = $3 WHERE id = $1";
             secrets += transaction.execute(statement, &[&id, &sealed.key_name, &sealed.ciphertext]).await?;
+        }
+        for row in transaction.query(SIGNING_KEYS, &[&application.0, &current]).await? {
+            let public = signing_keys::public(application, &row)?;
+            let sealed = anew(&self.keyring, &row, &signing_keys::identity(application, public))?;
+            let statement = "UPDATE signing_keys SET key_name = $3, ciphertext = $4
+                             WHERE application_id = $1 AND public_key = $2";
+            let parameters: [&(dyn ToSql + Sync); 4] =
+                [&application.0, &public.0.as_slice(), &sealed.key_name, &sealed.ciphertext];
+            secrets += transaction.execute(statement, &parameters).await?;
         }
         for row in transaction.query(HEADERS, &[&application.0, &current]).await? {
             let id: Uuid = row.get("id");

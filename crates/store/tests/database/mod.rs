@@ -16,7 +16,7 @@ pub(crate) use events::{
     LEASE, Sent, accepted, delivered, failed, keyed, lease_of, moment, scheduled, sorted, starting, timed, to,
 };
 pub(crate) use look::Finished;
-pub(crate) use server::Database;
+pub(crate) use server::{Database, settings};
 
 /// Application of most tests.
 pub(crate) const APPLICATION: ApplicationId = ApplicationId(Uuid::from_u128(0xa));

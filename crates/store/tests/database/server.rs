@@ -37,7 +37,7 @@ DELETE FROM events; DELETE FROM deliveries; DELETE FROM attempts; DELETE FROM fa
 DELETE FROM replays; DELETE FROM processes; DELETE FROM rollups; DELETE FROM rollups_hourly; DELETE FROM queue_depths;
 DELETE FROM job_runs; DELETE FROM sessions; DELETE FROM api_keys; DELETE FROM ordering_keys; DELETE FROM delivery_sequences;
 DELETE FROM ordering_signals; DELETE FROM delivery_bodies; DELETE FROM operational_states; DELETE FROM operational_marks;
-DELETE FROM usage_days;
+DELETE FROM usage_days; DELETE FROM signing_keys;
 UPDATE endpoints SET status = 'enabled', deleted_at = NULL, fifo = NULL
 WHERE status <> 'enabled' OR deleted_at IS NOT NULL OR fifo IS NOT NULL;
 UPDATE retention SET line = '-infinity'";
@@ -163,7 +163,7 @@ pub(super) fn store(url: &str) -> Store {
     Store::new(settings(url)).expect("a store")
 }
 
-pub(super) fn settings(url: &str) -> StoreSettings {
+pub(crate) fn settings(url: &str) -> StoreSettings {
     StoreSettings {
         url: url.parse().expect("a URL"),
         credentials: Credentials::of_url(url),

@@ -26,8 +26,8 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 19, "{migrations:?}");
-    assert_eq!(migrations.len(), 19, "{migrations:?}");
+    assert_eq!(migrations.len(), 20, "{migrations:?}");
+    assert_eq!(migrations.len(), 20, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }
@@ -70,7 +70,9 @@ async fn a_migration_tries_again_after_a_deadlock() {
                                      DROP COLUMN cancelled_by;
                   ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at,
                                         DROP COLUMN filter, DROP COLUMN fifo, DROP COLUMN digest_from,
-                                        DROP COLUMN template, DROP COLUMN had_template;
+                                        DROP COLUMN template, DROP COLUMN had_template, DROP COLUMN signed_by_keys;
+                  DROP TABLE signing_keys;
+                  DROP FUNCTION raise_version_of_signing_key;
                   DROP TABLE ordering_signals;
                   DROP FUNCTION advance_keys, signal_end_in_order CASCADE;
                   ALTER TABLE open_deliveries DROP COLUMN ordering_key, DROP COLUMN sequence, DROP COLUMN shaped;
@@ -117,6 +119,7 @@ async fn a_migration_tries_again_after_a_deadlock() {
             "V15__templates",
             "V16__digests",
             "V17__rests",
+            "V18__signing_keys",
             "V19__operational_events",
             "V20__plans"
         ]

@@ -5,6 +5,7 @@ from ._operations import Page
 from ._transport import AsyncPages, Pages
 from .client import AsyncFanfare, Fanfare
 from .errors import FanfareError
+from .key_set import KeySet, StaleKeysError, verify_asymmetric
 from .receiving import Dialect, ReceivedEvent, SignatureError, digest_of, verify
 
 __all__ = [
@@ -13,11 +14,14 @@ __all__ = [
     "Dialect",
     "Fanfare",
     "FanfareError",
+    "KeySet",
     "Page",
     "Pages",
     "ReceivedEvent",
     "SignatureError",
+    "StaleKeysError",
     "digest_of",
     "models",
     "verify",
+    "verify_asymmetric",
 ]

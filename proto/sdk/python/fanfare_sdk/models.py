@@ -774,6 +774,21 @@ class FindingSubject(
     """
 
 
+class GivenPublicKey(BaseModel):
+    """
+    The explanation of a receiver's public key.
+    """
+
+    kid: str | None = None
+    """
+    The `kid` of the key, if the key is in force; `null` for an unknown or ended key.
+    """
+    verifies: bool
+    """
+    True if the request has a right signature by the key.
+    """
+
+
 class Headline(BaseModel):
     """
     The headline figures.
@@ -1280,6 +1295,11 @@ class NewWebhook(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
     )
+    asymmetric: bool | None = None
+    """
+    `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. Default:
+    `false`.
+    """
     digest: bool | None = None
     """
     `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
@@ -2088,6 +2108,62 @@ class SignedRequest(BaseModel):
     url: str
 
 
+class SigningKey(BaseModel):
+    """
+    The public part of an Ed25519 key.
+    """
+
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+    """
+    The end of the rotation's overlap, for the previous key; `null` for the current key.
+    """
+    kid: Annotated[str, Field(examples=["kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"])]
+    """
+    The key's id in the key set: the thumbprint of RFC 7638.
+    """
+    public_key: Annotated[
+        str, Field(examples=["whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="])
+    ]
+    """
+    The public key in the form of Standard Webhooks.
+    """
+
+
+class SigningKeyRotation(BaseModel):
+    """
+    Rotation of an application's signing key.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    overlap_seconds: Annotated[int | None, Field(ge=0)] = None
+    """
+    The time until the previous key ends, in seconds: 900 to 2592000, or 0 for a leaked key. Default: 86400 (a day).
+    """
+
+
+class SigningKeys(BaseModel):
+    """
+    The Ed25519 keys of an application. The keys sign the deliveries to webhooks with `asymmetric`.
+    """
+
+    jwks_path: Annotated[
+        str,
+        Field(
+            examples=["/api/v1/applications/app_01h455vb4pex5vsknk084sn02q/jwks.json"]
+        ),
+    ]
+    """
+    The path of the key set (JWKS) at this API, which needs no API key. The path never changes.
+    """
+    keys: list[SigningKey]
+    """
+    The keys in force, newest first; empty until a webhook asks for asymmetric signatures, or the first rotation.
+    """
+
+
 class StatsBucket(BaseModel):
     """
     Counts of a time. An attempt counts at its start, an event at its acceptance.
@@ -2294,6 +2370,11 @@ class Verify(BaseModel):
     """
     The headers, at least those of the signature. Names in any case.
     """
+    public_key: str | None = None
+    """
+    The public key that the receiver's code verifies `v1a` with: `whpk_…`, or its 32 bytes in Base64 or hexadecimal
+    digits.
+    """
     received_at: AwareDatetime | None = None
     """
     The time of the receiver's check, by the receiver's clock. Default: now.
@@ -2334,6 +2415,10 @@ class Webhook(BaseModel):
     A webhook.
     """
 
+    asymmetric: bool
+    """
+    True if `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
+    """
     created_at: AwareDatetime
     digest: bool
     """
@@ -2472,6 +2557,10 @@ class WebhookChange(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
     )
+    asymmetric: bool | None = None
+    """
+    `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
+    """
     digest: bool | None = None
     """
     `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
@@ -2998,13 +3087,19 @@ class Verification(BaseModel):
     """
     True if these libraries refuse the time.
     """
+    public_key: GivenPublicKey | None = None
     remedy: str
     """
     The next action, in a sentence.
     """
     secret: Annotated[str | None, Field(examples=["current"])] = None
     """
-    The secret of the right signature: `current`; or `previous`, during a rotation.
+    The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a right
+    signature.
+    """
+    signing_keys: list[str]
+    """
+    The signing keys of the application with a right asymmetric signature (`v1a`) of these bytes, as `kid`.
     """
     timestamp: AwareDatetime | None = None
     """

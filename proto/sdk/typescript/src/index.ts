@@ -14,5 +14,12 @@ export type { components, operations, paths } from './openapi.js'
 export type { DialectName } from './receiving/dialects.js'
 export { digestOf } from './receiving/digest.js'
 export type { EventHandler, HandlerOptions } from './receiving/handler.js'
+export { KeySet, StaleKeysError, type KeySetOptions } from './receiving/key-set.js'
 export { SignatureError, type ReceivedHeaders, type SignatureErrorReason } from './receiving/signature.js'
-export { verify, type ReceivedEvent, type VerifyOptions } from './receiving/verify.js'
+export {
+  verify,
+  verifyAsymmetric,
+  type ReceivedEvent,
+  type VerifyAsymmetricOptions,
+  type VerifyOptions,
+} from './receiving/verify.js'

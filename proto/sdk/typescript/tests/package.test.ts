@@ -50,7 +50,7 @@ test('the package loads as ESM and as CommonJS, and without the frameworks', asy
   const names = ['@fanfare/sdk', '@fanfare/sdk/express', '@fanfare/sdk/fastify', '@fanfare/sdk/next']
   const esm = names.map((name) => `Object.keys(await import('${name}'))`)
   const cjs = names.map((name) => `Object.keys(require('${name}'))`)
-  const expected = [['Fanfare', 'FanfareError', 'SignatureError', 'digestOf', 'verify'], ['webhook'], ['webhook'], ['webhook']]
+  const expected = [['Fanfare', 'FanfareError', 'KeySet', 'SignatureError', 'StaleKeysError', 'digestOf', 'verify', 'verifyAsymmetric'], ['webhook'], ['webhook'], ['webhook']]
   const print = (lists: string[]) => `console.log(JSON.stringify([${lists}].map((names) => names.sort())))`
   expect(JSON.parse(await execute(process.execPath, '--input-type=module', '-e', print(esm)))).toEqual(expected)
   expect(JSON.parse(await execute(process.execPath, '--input-type=commonjs', '-e', print(cjs)))).toEqual(expected)

@@ -3,6 +3,7 @@
 //! Receiver, publisher and ceiling are separate processes: the bench measures the processor time of each.
 
 mod figures;
+mod foreign;
 mod measurements;
 mod options;
 mod roles;
@@ -17,9 +18,10 @@ use tokio::signal::unix;
 
 use crate::{
     figures::Figures,
+    foreign::Foreign,
     measurements::MEASUREMENTS,
     options::{Options, last_run},
-    roles::{ceiling, publisher, receiver},
+    roles::{ceiling, publisher, receiver, stand_in},
     scene::machine::{Extent, Machine},
 };
 
@@ -27,9 +29,11 @@ use crate::{
 async fn main() -> anyhow::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1).peekable();
     match arguments.peek().map(String::as_str) {
-        Some("receiver") => receiver::run().await,
+        Some("receiver") => receiver::run(arguments.nth(1)).await,
         Some("publisher") => publisher::run().await,
         Some("ceiling") => ceiling::run().await,
+        Some("stand-in") => stand_in::run().await,
+        Some("foreign") => Foreign::read(arguments.skip(1))?.measure(&mut Figures::begin(None)?).await?,
         _ => return bench(&Options::read(arguments)?).await,
     }
     Ok(ExitCode::SUCCESS)

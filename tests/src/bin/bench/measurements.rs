@@ -5,7 +5,7 @@ use futures_util::future::LocalBoxFuture;
 use crate::{
     figures::Figures,
     rows::{
-        console, growth,
+        console, foreign, growth,
         isolation::{beside, dead, failing, publishers},
         latency, lists, locks, outages, rates, raw, retries, rollups, slow, storage, throughput, way_back,
     },
@@ -60,6 +60,7 @@ pub(crate) const MEASUREMENTS: &[Measurement] = measurements! {
     "lists", lists::measure, "lists of the API over 200,000 deliveries (long: 10,000,000)";
     "console", console::measure, "pages over 1,000,000 deliveries of 30 days (long: 10,000,000)";
     "rollups", rollups::measure, "throughput with and without the data for charts and searches";
+    "foreign", foreign::measure, "the recipe for another server, on a stand-in that only posts";
     "dropped-day", locks::dropped_day, "a day of 500,000 deliveries and attempts (long: 20,000,000) is dropped";
     "held-select", locks::held_select, "a SELECT stays open for a minute (long: an hour)";
 };

@@ -4,3 +4,4 @@ pub(crate) mod ceiling;
 pub(crate) mod child;
 pub(crate) mod publisher;
 pub(crate) mod receiver;
+pub(crate) mod stand_in;

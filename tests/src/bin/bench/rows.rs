@@ -1,6 +1,7 @@
 //! Measurements. Each measurement adds its rows to the table.
 
 pub(crate) mod console;
+pub(crate) mod foreign;
 pub(crate) mod growth;
 pub(crate) mod isolation;
 pub(crate) mod latency;

@@ -121,6 +121,28 @@ async fn a_developer_manages_endpoints() {
     assert_eq!(run(&developer, &["endpoint", "list"]), "");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_developer_lists_and_rotates_signing_keys() {
+    let world = World::new().await;
+    let developer = developer(&world, "manage").await;
+    let named = try_fanfare(&developer, &["signing-keys", "list"]).1.unwrap_or_default();
+    assert!(named.contains("--application"), "{named}");
+    let keys = |action: &[&str]| {
+        let printed = run(&developer, &[&["signing-keys"], action, &["--application", &world.application]].concat());
+        printed.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let path = format!("/api/v1/applications/{}/jwks.json", world.application);
+    assert_eq!(keys(&["list"]), std::slice::from_ref(&path));
+    run(
+        &developer,
+        &["endpoint", "create", "--url", &world.receiver.url("a"), "--events", "*", "--asymmetric", "true"],
+    );
+    assert_eq!(keys(&["list"]).len(), 2);
+    let rotated = keys(&["rotate", "--overlap-seconds", "7200"]);
+    assert!(rotated.len() == 3 && rotated[0] == path && rotated[1].contains("whpk_"), "{rotated:?}");
+    assert_eq!(keys(&["rotate", "--overlap-seconds", "0"]).len(), 2);
+}
+
 #[tokio::test]
 async fn a_command_says_what_is_wrong() {
     let world = World::new().await;

@@ -53,6 +53,7 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V15__templates",
             "V16__digests",
             "V17__rests",
+            "V18__signing_keys",
             "V19__operational_events",
             "V20__plans"
         ]

@@ -159,12 +159,12 @@ mod tests {
         let members = operations.map(|(_, operation)| KeptMembers::of_request(&document, operation).0);
         let mut kept: Vec<String> = members.flatten().collect::<HashSet<_>>().into_iter().collect();
         kept.sort_unstable();
-        let expected = "after application back before category count_only deliveries description dialect digest email \
-                        enabled \
-                        event event_ids event_types events events_per_day expires_in_seconds feed fifo filter id ids limit max_webhooks name outcome \
-                        overlap_seconds plan publish_rate_per_second rate_per_second reason received_at redacted rights role routing_key \
-                        schedule since state states status stored_bytes strict temporary timeout_ms trace_context type types until url \
-                        webhook without_routing_key";
+        let expected = "after application asymmetric back before category count_only deliveries description dialect \
+                        digest email enabled event event_ids event_types events events_per_day expires_in_seconds feed \
+                        fifo filter id ids limit max_webhooks name outcome overlap_seconds plan public_key \
+                        publish_rate_per_second rate_per_second reason received_at redacted rights role routing_key \
+                        schedule since state states status stored_bytes strict temporary timeout_ms trace_context type \
+                        types until url webhook without_routing_key";
         assert_eq!(kept.join(" "), expected);
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use fanfare_domain::{dialect::Sending, event::EventType, ids::DeliveryId};
+use fanfare_domain::{application::Endpoint, dialect::Sending, event::EventType, ids::DeliveryId};
 use fanfare_outbound::attempt_headers;
 use fanfare_store::DeliveryRow;
 use jiff::Timestamp;
@@ -98,7 +98,8 @@ fn sending<'a>(
 }
 
 impl ApiState {
-    /// Rebuilds the headers of the last attempts, unless a signature may differ.
+    /// Rebuilds the headers of the last attempts, unless a signature may differ. Asymmetric signatures are left out: the
+    /// database does not keep the time at which a webhook began or ceased to ask for them.
     pub(super) async fn rebuild_headers(
         &self,
         authorized: &AuthorizedApplication,
@@ -114,6 +115,7 @@ impl ApiState {
         }
         let known = self.directory.application(authorized.application);
         let Some(endpoint) = known.as_ref().and_then(|known| known.endpoint(delivery.endpoint)) else { return Ok(()) };
+        let endpoint = Endpoint { signing_keys: None, ..Endpoint::clone(endpoint) };
         let Some(row) = self.store.endpoint(authorized.application, delivery.endpoint).await? else { return Ok(()) };
         let previous_end = self.store.previous_secret_end(delivery.endpoint).await?;
         let count = (MAX_SIGNED / body.len().max(1)).min(MAX_ATTEMPTS);
@@ -128,7 +130,7 @@ impl ApiState {
                 continue;
             }
             let sending = sending(authorized, delivery, &event_type, (attempt.attempt, attempt.started_at));
-            let headers = attempt_headers(endpoint, &sending, body.as_bytes());
+            let headers = attempt_headers(&endpoint, &sending, body.as_bytes());
             attempt.request_headers = Some(shown(headers, &endpoint.headers));
         }
         Ok(())

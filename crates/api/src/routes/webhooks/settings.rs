@@ -95,6 +95,9 @@ pub struct New {
     /// `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
     /// Default: `false`.
     pub digest: Option<bool>,
+    /// `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. Default:
+    /// `false`.
+    pub asymmetric: Option<bool>,
     /// `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour.
     pub temporary: Option<bool>,
 }
@@ -148,6 +151,8 @@ pub struct Change {
     pub fifo: Option<Option<String>>,
     /// `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
     pub digest: Option<bool>,
+    /// `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
+    pub asymmetric: Option<bool>,
 }
 
 impl From<New> for Change {
@@ -168,6 +173,7 @@ impl From<New> for Change {
             feed: new.feed,
             fifo: new.fifo.map(Some),
             digest: new.digest,
+            asymmetric: new.asymmetric,
         }
     }
 }
@@ -360,6 +366,7 @@ impl ApiState {
             feed: change.feed.map(|feed| check_feed(&feed)).transpose()?,
             fifo: change.fifo.map(|fifo| fifo.as_deref().map(check_fifo).transpose()).transpose()?,
             has_digest: change.digest,
+            is_asymmetric: change.asymmetric,
             lifetime: None,
             keeps_pause: false,
         })

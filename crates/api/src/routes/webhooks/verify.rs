@@ -8,8 +8,9 @@ use fanfare_domain::{
     application::Endpoint,
     ids::{ApplicationId, EventId},
     json,
+    signing_key::{PublicKey, SigningKeys},
 };
-use fanfare_outbound::mistakes::{Arrived, Computed, Diagnosis, Mistake, TOLERANCE, diagnose};
+use fanfare_outbound::mistakes::{Arrived, Computed, Diagnosis, GivenKey, Mistake, Signer, TOLERANCE, diagnose};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,9 @@ pub struct New {
     /// The signature that the receiver's code computed.
     #[schema(write_only)]
     pub computed: Option<String>,
+    /// The public key that the receiver's code verifies `v1a` with: `whpk_…`, or its 32 bytes in Base64 or hexadecimal
+    /// digits.
+    pub public_key: Option<String>,
     /// The time of the receiver's check, by the receiver's clock. Default: now.
     #[schema(format = DateTime)]
     pub received_at: Option<String>,
@@ -59,9 +63,14 @@ pub struct Verification {
     /// The header with the right signature.
     #[schema(example = "webhook-signature")]
     pub header: Option<String>,
-    /// The secret of the right signature: `current`; or `previous`, during a rotation.
+    /// The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a right
+    /// signature.
     #[schema(example = "current")]
     pub secret: Option<&'static str>,
+    /// The signing keys of the application with a right asymmetric signature (`v1a`) of these bytes, as `kid`.
+    pub signing_keys: Vec<String>,
+    /// The receiver's public key; `null` if not given.
+    pub public_key: Option<GivenPublicKey>,
     /// The time in `webhook-timestamp`.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub timestamp: Option<Timestamp>,
@@ -77,6 +86,25 @@ pub struct Verification {
     pub computed: Option<ComputedValue>,
     /// The next action, in a sentence.
     pub remedy: String,
+}
+
+/// The explanation of a receiver's public key.
+#[derive(Serialize, ToSchema)]
+pub struct GivenPublicKey {
+    /// The `kid` of the key, if the key is in force; `null` for an unknown or ended key.
+    pub kid: Option<String>,
+    /// True if the request has a right signature by the key.
+    pub verifies: bool,
+}
+
+impl From<GivenKey> for GivenPublicKey {
+    fn from(key: GivenKey) -> Self {
+        match key {
+            GivenKey::Signs(key) => Self { kid: Some(key.id()), verifies: true },
+            GivenKey::SignsNot(key) => Self { kid: Some(key.id()), verifies: false },
+            GivenKey::Unknown => Self { kid: None, verifies: false },
+        }
+    }
 }
 
 /// The explanation of a receiver's value.
@@ -120,12 +148,12 @@ pub async fn verify(
     let row = api.endpoint(&authorized, &webhook).await?;
     let now = api.store.now();
     let given = Given::read(new, now)?;
-    let (_, endpoint) = api.current_endpoint(&authorized, row.id).await?;
+    let (application, endpoint) = api.current_endpoint(&authorized, row.id).await?;
     let sent = api.sent_body(authorized.application, &given.headers).await?;
     let permit = api.test_sends.begin(authorized.application)?;
     // Hundreds of trials over a large body would hold up other requests.
     let trials = tokio::task::spawn_blocking(move || {
-        let result = given.diagnose(&endpoint, sent.as_deref(), now);
+        let result = given.diagnose(&endpoint, application.signing_keys.as_deref(), sent.as_deref(), now);
         drop(permit);
         result
     });
@@ -138,6 +166,7 @@ struct Given {
     headers: HeaderMap,
     body: Vec<u8>,
     computed: Option<String>,
+    public_key: Option<String>,
     at: Timestamp,
 }
 
@@ -159,23 +188,32 @@ impl Given {
             }
         };
         let is_printable = |text: &String| (1..=MAX_COMPUTED).contains(&text.len()) && !text.contains(char::is_control);
-        if new.computed.as_ref().is_some_and(|text| !is_printable(text)) {
-            let message = format!("must have 1 to {MAX_COMPUTED} bytes without control characters");
-            return Err(ApiError::invalid("computed", message));
+        for (field, text) in [("computed", &new.computed), ("public_key", &new.public_key)] {
+            if text.as_ref().is_some_and(|text| !is_printable(text)) {
+                let message = format!("must have 1 to {MAX_COMPUTED} bytes without control characters");
+                return Err(ApiError::invalid(field, message));
+            }
         }
         let at = new.received_at.as_deref().map(|text| timestamp("received_at", text)).transpose()?;
-        Ok(Self { headers, body, computed: new.computed, at: at.unwrap_or(now) })
+        Ok(Self { headers, body, computed: new.computed, public_key: new.public_key, at: at.unwrap_or(now) })
     }
 
-    fn diagnose(&self, endpoint: &Endpoint, sent: Option<&str>, now: Timestamp) -> Diagnosis {
+    fn diagnose(
+        &self,
+        endpoint: &Endpoint,
+        keys: Option<&SigningKeys>,
+        sent: Option<&str>,
+        now: Timestamp,
+    ) -> Diagnosis {
         let arrived = Arrived {
             headers: &self.headers,
             body: &self.body,
             sent: sent.map(str::as_bytes),
             computed: self.computed.as_deref(),
+            public_key: self.public_key.as_deref(),
             at: self.at,
         };
-        diagnose(endpoint, &arrived, now)
+        diagnose(endpoint, keys, &arrived, now)
     }
 }
 
@@ -230,7 +268,12 @@ impl Verification {
         Self {
             verifies: found.verified.is_some(),
             header: found.verified.as_ref().map(|verified| verified.header.to_string()),
-            secret: found.verified.map(|verified| verified.secret.as_str()),
+            secret: found.verified.and_then(|verified| match verified.by {
+                Signer::Secret(secret) => Some(secret.as_str()),
+                Signer::Key(_) => None,
+            }),
+            signing_keys: found.keys.iter().map(PublicKey::id).collect(),
+            public_key: found.public_key.map(GivenPublicKey::from),
             timestamp: found.timestamp,
             age_seconds: found.age.map(|age| age.as_secs()),
             tolerance_seconds: TOLERANCE.as_secs(),
@@ -253,9 +296,20 @@ fn remedy(found: &Diagnosis) -> String {
     }
     let is_late = found.age.is_some_and(|age| age.abs() > TOLERANCE);
     match (&found.verified, &found.computed) {
-        (None, _) => "No secret in force yields the signature: the secret was changed since, or the request is of \
+        (Some(_), _) if found.public_key == Some(GivenKey::Unknown) => {
+            "The public key is none of the application's keys in force: fetch the key set of the application again."
+                .to_owned()
+        }
+        (Some(_), _) if matches!(found.public_key, Some(GivenKey::SignsNot(_))) => {
+            "The request has no right `v1a` signature by the public key: turn on `asymmetric` for the webhook, or try \
+             each key of the key set."
+                .to_owned()
+        }
+        (None, _) => {
+            "No secret and no key in force yields the signature: the secret was changed since, or the request is of \
                       another webhook, or was changed on its way."
-            .to_owned(),
+                .to_owned()
+        }
         (Some(_), Some(Computed::Mistaken(header, _))) => {
             format!("The computed value belongs to another request: `{header}` of this request differs.")
         }
@@ -270,6 +324,11 @@ fn remedy(found: &Diagnosis) -> String {
             "The signature verifies, but the time differs by more than {} s: set the receiver's clock, or verify at once.",
             TOLERANCE.as_secs()
         ),
+        (Some(_), None) if matches!(found.public_key, Some(GivenKey::Signs(_))) => {
+            "The request verifies by the public key: decode the Base64 behind `v1a,`, and verify \
+             `<webhook-id>.<webhook-timestamp>.<body>`, as bytes."
+                .to_owned()
+        }
         (Some(_), None) => "The request verifies: nothing is wrong.".to_owned(),
     }
 }

@@ -103,7 +103,7 @@ impl WebhookForm {
 
     /// True if the further settings are shown open: a field has a value or an error.
     pub(crate) fn has_more(&self) -> bool {
-        const MORE: [&str; 11] = [
+        const MORE: [&str; 12] = [
             "secret",
             "schedule",
             "timeout_ms",
@@ -115,6 +115,7 @@ impl WebhookForm {
             "feed",
             "fifo",
             "digest",
+            "asymmetric",
         ];
         MORE.iter().any(|name| self.fields.given(name).is_some() || self.fields.error_of(name).is_some())
     }

@@ -80,7 +80,7 @@ fn request(fields: &Fields) -> Result<Value, ApiError> {
     if !body.is_empty() {
         asked.insert("body".to_owned(), Value::from(body));
     }
-    for name in ["body_base64", "computed", "received_at"] {
+    for name in ["body_base64", "computed", "public_key", "received_at"] {
         if let Some(text) = fields.given(name) {
             asked.insert(name.to_owned(), Value::from(text));
         }

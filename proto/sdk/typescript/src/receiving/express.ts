@@ -1,7 +1,6 @@
 import type { Request, RequestHandler } from 'express'
 import type { AnyEvents, EventMap } from '../event-map.js'
-import { callHandler, checkOptions, readBody, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
-import { verify } from './verify.js'
+import { callHandler, checkOptions, readBody, refusalOf, verified, type EventHandler, type HandlerOptions } from './handler.js'
 
 /**
  * A handler for Express: `app.post('/hooks', webhook({ secret }, async (event) => { … }))`.
@@ -18,7 +17,7 @@ export function webhook<Events extends EventMap<Events> = AnyEvents>(
     try {
       let event
       try {
-        event = verify<Events>(await bodyOf(request, options.limit), request.headers, options)
+        event = await verified<Events>(await bodyOf(request, options.limit), request.headers, options)
       } catch (error) {
         const refusal = refusalOf(error)
         if (refusal === undefined) throw error

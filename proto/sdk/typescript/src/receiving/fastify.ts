@@ -1,7 +1,6 @@
 import type { FastifyPluginCallback } from 'fastify'
 import type { AnyEvents, EventMap } from '../event-map.js'
-import { callHandler, checkOptions, DEFAULT_LIMIT, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
-import { verify } from './verify.js'
+import { callHandler, checkOptions, DEFAULT_LIMIT, refusalOf, verified, type EventHandler, type HandlerOptions } from './handler.js'
 
 /**
  * A plugin for Fastify, with the path as prefix:
@@ -21,7 +20,7 @@ export function webhook<Events extends EventMap<Events> = AnyEvents>(
     app.post('/', { bodyLimit }, async (request, reply) => {
       let event
       try {
-        event = verify<Events>((request.body ?? '') as Buffer | string, request.headers, options)
+        event = await verified<Events>((request.body ?? '') as Buffer | string, request.headers, options)
       } catch (error) {
         const refusal = refusalOf(error)
         if (refusal === undefined) throw error

@@ -1,11 +1,30 @@
 import { inspect } from 'node:util'
 import type { AnyEvents, EventMap } from '../event-map.js'
-import { secretsOf, SignatureError } from './signature.js'
-import { formOf, type ReceivedEvent, type VerifyOptions } from './verify.js'
+import { StaleKeysError } from './key-set.js'
+import { secretsOf, SignatureError, type ReceivedHeaders } from './signature.js'
+import {
+  formOf,
+  keysOf,
+  verify,
+  verifyAsymmetric,
+  type ReceivedEvent,
+  type VerifyAsymmetricOptions,
+  type VerifyOptions,
+} from './verify.js'
 
-export interface HandlerOptions extends VerifyOptions {
+/** The secret of the webhook, or the public keys of the application. */
+export type HandlerOptions = (VerifyOptions | VerifyAsymmetricOptions) & {
   /** The longest body, in bytes. Default: 1 MiB. */
   limit?: number | undefined
+}
+
+/** Verifies a request by the secret or by the keys. */
+export async function verified<Events extends EventMap<Events>>(
+  body: string | Uint8Array,
+  headers: ReceivedHeaders,
+  options: HandlerOptions,
+): Promise<ReceivedEvent<Events>> {
+  return 'keys' in options ? verifyAsymmetric<Events>(body, headers, options) : verify<Events>(body, headers, options)
 }
 
 /**
@@ -29,7 +48,8 @@ export interface Refusal {
 
 /** Refuses invalid options when the application starts. */
 export function checkOptions(options: HandlerOptions): void {
-  secretsOf(options.secret)
+  if ('keys' in options) keysOf(options)
+  else secretsOf(options.secret)
   formOf(options)
   const { limit = DEFAULT_LIMIT } = options
   if (!Number.isSafeInteger(limit) || limit < 1) {
@@ -57,10 +77,14 @@ export async function callHandler<Events extends EventMap<Events>>(
   }
 }
 
-/** The answer to a fault of the request; `undefined` for any other error. */
+/** The answer to a fault of the request or to old keys; `undefined` for any other error. */
 export function refusalOf(error: unknown): Refusal | undefined {
   if (error instanceof SignatureError) {
     return { status: 400, body: { error: { code: error.reason, message: error.message } } }
+  }
+  // A 4xx may end the delivery, and the next attempt may find the key.
+  if (error instanceof StaleKeysError) {
+    return { status: 503, body: { error: { code: 'stale_keys', message: error.message } } }
   }
   if (error instanceof BodyTooLarge) {
     return { status: 413, body: { error: { code: 'body_too_large', message: error.message } } }

@@ -1,6 +1,5 @@
 import type { AnyEvents, EventMap } from '../event-map.js'
-import { checkOptions, readBody, refusalOf, type EventHandler, type HandlerOptions } from './handler.js'
-import { verify } from './verify.js'
+import { checkOptions, readBody, refusalOf, verified, type EventHandler, type HandlerOptions } from './handler.js'
 
 /**
  * A route handler for the App Router of Next.js, and for other frameworks with `Request` and `Response`:
@@ -18,7 +17,7 @@ export function webhook<Events extends EventMap<Events> = AnyEvents>(
     try {
       const chunks = request.body as AsyncIterable<Uint8Array> | null
       const body = await readBody(chunks, request.headers.get('content-length'), options.limit)
-      event = verify<Events>(body, request.headers, options)
+      event = await verified<Events>(body, request.headers, options)
     } catch (error) {
       const refusal = refusalOf(error)
       if (refusal === undefined) throw error

@@ -1,6 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { Webhook, WebhookVerificationError } from 'standardwebhooks'
 import type { DialectForm } from './dialects.js'
+import type { KeySet } from './key-set.js'
 
 /** The reason why a request is refused. */
 export type SignatureErrorReason =
@@ -87,6 +88,34 @@ export function verifyStandard(
     }
   }
   if (!secrets.map(webhookOf).some(verifies)) throw wrongSignature('webhook-signature')
+}
+
+/** Verifies the asymmetric signatures (`v1a`) in `webhook-signature` by the application's public keys. */
+export async function verifyByKeys(
+  body: Buffer,
+  headers: ReceivedHeaders,
+  { id, timestamp }: DeliveryHeaders,
+  keys: KeySet,
+): Promise<void> {
+  const parts = headerOf(headers, 'webhook-signature').split(' ')
+  const encoded = parts.filter((part) => part.startsWith('v1a,')).map((part) => part.slice(4))
+  const signatures = encoded.map((text) => Buffer.from(text, 'base64')).filter((bytes) => bytes.length === 64)
+  if (signatures.length === 0) {
+    throw new SignatureError(
+      'invalid_header',
+      'webhook-signature has no asymmetric signature `v1a,<base64>`: turn on `asymmetric` for the webhook',
+      'webhook-signature',
+    )
+  }
+  const signed = Buffer.concat([Buffer.from(`${id}.${timestamp}.`), body])
+  if (!(await keys.verifies(signed, signatures))) {
+    throw new SignatureError(
+      'wrong_signature',
+      'webhook-signature has no right asymmetric signature of the body: pass the exact bytes, and the key set of ' +
+        'the application',
+      'webhook-signature',
+    )
+  }
 }
 
 /** Verifies the dialect's own header: HMAC-SHA256 over the body, by the whole text of the secret. */

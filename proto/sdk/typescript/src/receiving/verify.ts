@@ -1,12 +1,15 @@
 import type { AnyEvents, EventMap } from '../event-map.js'
 import { DIALECTS, type DialectForm, type DialectName } from './dialects.js'
+import { KeySet } from './key-set.js'
 import {
   optionalHeader,
   readHeaders,
   secretsOf,
   SignatureError,
+  verifyByKeys,
   verifyOwn,
   verifyStandard,
+  type DeliveryHeaders,
   type ReceivedHeaders,
 } from './signature.js'
 
@@ -20,6 +23,13 @@ export interface VerifyOptions {
    * dialect's own header, which signs the body only. `own` is weaker: an attacker can send a copy with a new time.
    */
   signature?: 'own' | 'standard' | undefined
+}
+
+export interface VerifyAsymmetricOptions {
+  /** The public keys of the application. */
+  keys: KeySet
+  /** The dialect of the application. Default: `standard`. */
+  dialect?: DialectName | undefined
 }
 
 /** A verified event, of a type in `Events`. */
@@ -55,7 +65,44 @@ export function verify<Events extends EventMap<Events> = AnyEvents>(
   const isOwn = options.signature === 'own'
   if (isOwn) verifyOwn(bytes, headers, { ...form, header: form.header as string }, secrets)
   else verifyStandard(bytes, headers, received, secrets)
-  const { id, type, time, data } = read(bytes, form, options.dialect ?? 'standard')
+  return eventOf(bytes, headers, received, form, options.dialect)
+}
+
+/**
+ * Verifies a delivery by the application's public keys, and returns the event. The receiver needs no secret; the webhook
+ * needs `asymmetric`.
+ *
+ * Rejects with a `SignatureError` if the request is no delivery with a right signature. Rejects with a `StaleKeysError`
+ * if no key matches and the set could not be fetched again, and with another error if no keys can be fetched: answer with
+ * a 503 then, so that Fanfare repeats the delivery.
+ */
+export async function verifyAsymmetric<Events extends EventMap<Events> = AnyEvents>(
+  body: string | Uint8Array,
+  headers: ReceivedHeaders,
+  options: VerifyAsymmetricOptions,
+): Promise<ReceivedEvent<Events>> {
+  const keys = keysOf(options)
+  const form = formOf({ dialect: options.dialect })
+  const bytes = bytesOf(body)
+  const received = readHeaders(headers)
+  await verifyByKeys(bytes, headers, received, keys)
+  return eventOf(bytes, headers, received, form, options.dialect)
+}
+
+/** Checks that a key set is given. */
+export function keysOf({ keys }: VerifyAsymmetricOptions): KeySet {
+  if (!(keys instanceof KeySet)) throw new TypeError('`keys` must be a KeySet: `new KeySet(url)`')
+  return keys
+}
+
+function eventOf<Events extends EventMap<Events>>(
+  bytes: Buffer,
+  headers: ReceivedHeaders,
+  received: DeliveryHeaders,
+  form: DialectForm,
+  dialect: DialectName = 'standard',
+): ReceivedEvent<Events> {
+  const { id, type, time, data } = read(bytes, form, dialect)
   if (id !== undefined && received.id !== `evt_${suffix(id)}`) {
     throw new SignatureError(
       'id_mismatch',
@@ -74,7 +121,7 @@ export function verify<Events extends EventMap<Events> = AnyEvents>(
 }
 
 /** Checks the options. */
-export function formOf({ dialect = 'standard', signature }: VerifyOptions): DialectForm {
+export function formOf({ dialect = 'standard', signature }: Partial<VerifyOptions>): DialectForm {
   if (!Object.hasOwn(DIALECTS, dialect)) {
     const names = Object.keys(DIALECTS).join(', ')
     throw new TypeError(`\`dialect\` is ${JSON.stringify(dialect)}, and must be a name of: ${names}`)

@@ -19,9 +19,14 @@ pub(crate) struct Child {
 
 impl Child {
     pub(crate) fn start(role: &str) -> Self {
+        Self::start_with(role, &[])
+    }
+
+    pub(crate) fn start_with(role: &str, arguments: &[&str]) -> Self {
         let program = std::env::current_exe().expect("the path of this program");
         let mut process = Command::new(program)
             .arg(role)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -1,6 +1,6 @@
 //! Publisher: publishes events over AMQP or HTTP, at a rate or as fast as the entrance accepts.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, str::FromStr, time::Duration};
 
 use fanfare_domain::event::ordering::PARTITIONS;
 use jiff::Timestamp;
@@ -18,7 +18,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::roles::{child::Parent, receiver::microseconds};
+use crate::roles::{
+    child::Parent,
+    receiver::{length, microseconds},
+};
 
 /// Events to publish, and their entrance.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,7 +46,66 @@ pub(crate) enum Entrance {
     /// for events without order. With a `delay`, events are due later, and hold that time instead of the present.
     Amqp { url: String, exchange: String, window: usize, ordering_keys: usize, delay: Duration },
     /// A request per event, over `connections` connections.
-    Http { address: String, key: String, connections: usize },
+    Http { target: Target, connections: usize },
+}
+
+/// Server that takes events over HTTP, Fanfare or another.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) address: String,
+    pub(crate) path: String,
+    /// Headers of each request, as `name: value`.
+    pub(crate) headers: Vec<String>,
+    pub(crate) body: Template,
+}
+
+/// Body of a request, with places.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Template(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+enum Part {
+    Text(String),
+    Type,
+    Number,
+    Data,
+}
+
+impl FromStr for Template {
+    type Err = anyhow::Error;
+
+    /// Reads a text with the place `{data}`, and perhaps `{type}` and `{n}`.
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let (mut parts, mut rest) = (Vec::new(), text);
+        while !rest.is_empty() {
+            let places = [("{type}", Part::Type), ("{n}", Part::Number), ("{data}", Part::Data)];
+            let next = places.into_iter().filter_map(|(name, part)| Some((rest.find(name)?, name.len(), part)));
+            let Some((start, length, part)) = next.min_by_key(|(start, ..)| *start) else {
+                parts.push(Part::Text(rest.to_owned()));
+                break;
+            };
+            parts.extend([Part::Text(rest[..start].to_owned()), part]);
+            rest = &rest[start + length..];
+        }
+        anyhow::ensure!(parts.contains(&Part::Data), "the body {text:?} lacks the place {{data}}");
+        Ok(Self(parts))
+    }
+}
+
+impl Template {
+    /// The body of an event, of `bytes` bytes.
+    fn fill(&self, event_type: &str, number: usize, bytes: usize) -> String {
+        let number_text = number.to_string();
+        let text = |part| match part {
+            &Part::Data => "",
+            Part::Text(text) => text.as_str(),
+            Part::Type => event_type,
+            Part::Number => &number_text,
+        };
+        let around = self.0.iter().map(|part| text(part).len()).sum();
+        let data = data(microseconds(), number, bytes, around);
+        self.0.iter().map(|part| if *part == Part::Data { data.as_str() } else { text(part) }).collect()
+    }
 }
 
 /// Publishes the orders of the parent in sequence.
@@ -56,7 +118,7 @@ pub(crate) async fn run() {
             Entrance::Amqp { url, exchange, window, ordering_keys, delay } => {
                 over_amqp(&order, url, exchange, (*window, *ordering_keys, *delay)).await;
             }
-            Entrance::Http { address, key, connections } => over_http(&order, address, key, *connections).await,
+            Entrance::Http { target, connections } => over_http(&order, target, *connections).await,
         }
         parent.respond(&json!({ "seconds": started.elapsed().as_secs_f64() })).await;
     }
@@ -144,26 +206,23 @@ async fn over_amqp(order: &Order, url: &str, exchange: &str, (window, ordering_k
     }
 }
 
-async fn over_http(order: &Order, address: &str, key: &str, connections: usize) {
+async fn over_http(order: &Order, target: &Target, connections: usize) {
     let mut workers = JoinSet::new();
     for worker in 0..connections {
-        let (order, address, key) = (order.clone(), address.to_owned(), key.to_owned());
+        let (order, target) = (order.clone(), target.clone());
         workers.spawn(async move {
-            let mut stream = TcpStream::connect(&address).await.expect("a connection to ingest");
+            let headers: String = target.headers.iter().map(|header| format!("{header}\r\n")).collect();
+            let head = format!("POST {} HTTP/1.1\r\nhost: {}\r\n{headers}", target.path, target.address);
+            let mut stream = TcpStream::connect(&target.address).await.expect("a connection to the server");
             stream.set_nodelay(true).expect("a socket");
             let mut pace = Pace::new(order.rate.map(|rate| rate / connections as f64));
             let mut response = Vec::new();
             for number in (worker..order.count).step_by(connections) {
                 pace.next().await;
                 let event_type = &order.types[number % order.types.len()];
-                let head = format!("{{\"type\":\"{event_type}\",\"id\":\"bench-{}\",\"data\":", order.first + number);
-                let body =
-                    format!("{head}{}}}", data(microseconds(), order.first + number, order.bytes, head.len() + 1));
-                let request = format!(
-                    "POST /api/v1/events HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {key}\r\n\
-                     content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-                    body.len()
-                );
+                let body = target.body.fill(event_type, order.first + number, order.bytes);
+                let length = body.len();
+                let request = format!("{head}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
                 stream.write_all(request.as_bytes()).await.expect("a request");
                 read_response(&mut stream, &mut response).await;
             }
@@ -174,18 +233,37 @@ async fn over_http(order: &Order, address: &str, key: &str, connections: usize) 
     }
 }
 
-/// Reads a response. Its status must be 202.
+/// Reads a response, with a length or in chunks. Its status must be a 2xx.
 async fn read_response(stream: &mut TcpStream, response: &mut Vec<u8>) {
     response.clear();
     loop {
-        assert!(stream.read_buf(response).await.expect("a response") > 0, "ingest closed the connection");
+        assert!(stream.read_buf(response).await.expect("a response") > 0, "the server closed the connection");
         let Some(head) = response.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let text = std::str::from_utf8(&response[..head]).expect("a head");
-        assert!(text.starts_with("HTTP/1.1 202"), "{}", String::from_utf8_lossy(response));
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
-        let length: usize = length.and_then(|length| length.parse().ok()).expect("a length");
-        if response.len() >= head + 4 + length {
+        assert!(text.starts_with("HTTP/1.1 2"), "{}", String::from_utf8_lossy(response));
+        let is_whole = match length(text) {
+            Some(length) => response.len() >= head + 4 + length,
+            None if text.starts_with("HTTP/1.1 204") => true,
+            // In chunks, without trailers.
+            None => response.ends_with(b"0\r\n\r\n"),
+        };
+        if is_whole {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_has_its_places_filled_and_its_size() {
+        let template: Template = r#"{"type":"{type}","payload":{data},"n":{n}}"#.parse().expect("a template");
+        let body = template.fill("bench.0", 12, 200);
+        assert_eq!(body.len(), 200);
+        let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!((&body["type"], &body["n"], &body["payload"]["n"]), (&json!("bench.0"), &json!(12), &json!(12)));
+        assert!("{}".parse::<Template>().is_err());
     }
 }

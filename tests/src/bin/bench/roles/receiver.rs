@@ -8,6 +8,7 @@ use std::{
     collections::{HashMap, HashSet},
     io,
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -66,11 +67,15 @@ impl Account {
     }
 }
 
-/// Serves until the parent ends. The response to each request of the parent has the receipts since the last request.
-/// `"open"` opens the gate; `{"late": 10000}` sets the delay of `late` answers.
-pub(crate) async fn run() {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+/// Serves at an address, by default at a free port, until the parent ends. The response to each request of the parent
+/// has the receipts since the last request. `"open"` opens the gate; `{"late": 10000}` sets the delay of `late` answers.
+/// The response to `"received"` has the number of distinct receipts since the start.
+pub(crate) async fn run(address: Option<String>) {
+    let address = address.map(|address| address.parse().expect("an address"));
+    let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.expect("a socket");
+    socket.set_reuseaddr(true).expect("a socket");
+    socket.bind(address).expect("a free port");
     // Recovery of 1,000 endpoints opens thousands of connections at once. A connection beyond a full queue opens a
     // second later, and this second is not Fanfare's latency.
     let listener = socket.listen(65_535).expect("a listener");
@@ -85,6 +90,10 @@ pub(crate) async fn run() {
     });
     let mut parent = Parent::new();
     while let Some(request) = parent.next_request().await {
+        if request == "received" {
+            parent.respond(&json!({ "received": distinct(&ledger) })).await;
+            continue;
+        }
         GATE.fetch_or(request == "open", Ordering::Relaxed);
         if let Some(late) = request["late"].as_u64() {
             LATE.store(late, Ordering::Relaxed);
@@ -92,6 +101,12 @@ pub(crate) async fn run() {
         let groups = read(&ledger);
         parent.respond(&json!({ "address": address, "groups": groups })).await;
     }
+}
+
+/// Returns the number of distinct successful receipts since the start.
+fn distinct(ledger: &Ledger) -> usize {
+    let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+    ledger.values().map(|account| account.succeeded.len()).sum()
 }
 
 /// Returns the receipts of each group since the last request of the parent, and its repeats since the start.
@@ -181,30 +196,53 @@ fn lognormal(median: f64, sigma: f64) -> f64 {
 }
 
 /// Complete request at the beginning of a buffer.
-struct Request<'a> {
+pub(super) struct Request<'a> {
     path: &'a str,
     published: Option<u64>,
     number: Option<u64>,
-    end: usize,
+    pub(super) body: Range<usize>,
+    pub(super) end: usize,
 }
 
 impl<'a> Request<'a> {
     /// Returns `None` if the request is incomplete.
-    fn find(buffer: &'a [u8]) -> Option<Self> {
+    pub(super) fn find(buffer: &'a [u8]) -> Option<Self> {
         let head_end = position(buffer, b"\r\n\r\n")? + 4;
         let head = std::str::from_utf8(&buffer[..head_end]).ok()?;
-        let length = number_after(head.as_bytes(), b"content-length: ")?;
-        let end = head_end + usize::try_from(length).ok()?;
+        let end = match length(head) {
+            Some(length) => head_end + length,
+            // In chunks, without trailers.
+            None => head_end + position(&buffer[head_end..], b"\r\n0\r\n\r\n")? + 7,
+        };
         let body = buffer.get(head_end..end)?;
         let path = head.split(' ').nth(1)?;
-        Some(Self { path, published: number_after(body, b"\"at\":"), number: number_after(body, b"\"n\":"), end })
+        let (published, number) = (number_of(body, b"\"at"), number_of(body, b"\"n"));
+        Some(Self { path, published, number, body: head_end..end, end })
     }
 }
 
-fn number_after(bytes: &[u8], text: &[u8]) -> Option<u64> {
-    let start = position(bytes, text)? + text.len();
-    let digits = bytes[start..].iter().take_while(|byte| byte.is_ascii_digit());
-    Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
+/// `Content-Length` of a head.
+pub(super) fn length(head: &str) -> Option<usize> {
+    let header = |line: &str| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+    };
+    head.lines().find_map(header)
+}
+
+/// Number of a member of JSON, whose name follows `quoted`. Another server may print white space around the colon, or the
+/// whole data as a text.
+fn number_of(bytes: &[u8], quoted: &[u8]) -> Option<u64> {
+    let mut rest = bytes;
+    loop {
+        rest = &rest[position(rest, quoted)? + quoted.len()..];
+        let is_between = |byte: &&u8| matches!(byte, b'\\' | b'"' | b':' | b' ');
+        let digits = &rest[rest.iter().take_while(is_between).count()..];
+        if digits.first().is_some_and(u8::is_ascii_digit) {
+            let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
+            return Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')));
+        }
+    }
 }
 
 fn position(bytes: &[u8], text: &[u8]) -> Option<usize> {
@@ -215,4 +253,28 @@ fn position(bytes: &[u8], text: &[u8]) -> Option<usize> {
 pub(crate) fn microseconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_other_servers_are_read() {
+        for (head, body) in [
+            ("content-length: 26", r#"{"attempt":1,"at":7,"n":8}"#),
+            ("Content-Length:30", r#"{"a": [ {"at" : 7, "n": 8 } ]}"#),
+            ("Content-length: 35", r#"{"payload":"{\"at\":7,\"n\":8}"}   "#),
+            ("Transfer-Encoding: chunked", "d\r\n{\"at\":7,\"n\":\r\n2\r\n8}\r\n0\r\n\r\n"),
+        ] {
+            let request = format!("POST /all/ok?0 HTTP/1.1\r\n{head}\r\n\r\n{body}");
+            let rest = format!("{request}POST");
+            let found = Request::find(rest.as_bytes()).expect("a request");
+            assert_eq!((found.path, found.end), ("/all/ok?0", request.len()), "{request}");
+            if !head.starts_with("Transfer") {
+                assert_eq!((found.published, found.number), (Some(7), Some(8)), "{request}");
+            }
+            assert!(Request::find(&request.as_bytes()[..request.len() - 1]).is_none());
+        }
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Scene, Subscriber, subscribing::subscribe};
 use crate::roles::{
     child::Child,
-    publisher::{Entrance, Order},
+    publisher::{Entrance, Order, Target as HttpTarget},
 };
 
 /// Limit of unconfirmed messages of an AMQP publisher, and connections of an HTTP publisher.
@@ -88,8 +88,12 @@ impl Scene {
             Via::Ordered(ordering_keys) => over_amqp("ordered", ordering_keys, Duration::ZERO),
             Via::Delayed(delay) => over_amqp("events", 0, delay),
             Via::Http => Entrance::Http {
-                address: self.world.ingest().address("serving the API").await.to_string(),
-                key: self.world.key.clone(),
+                target: HttpTarget {
+                    address: self.world.ingest().address("serving the API").await.to_string(),
+                    path: "/api/v1/events".to_owned(),
+                    headers: vec![format!("authorization: Bearer {}", self.world.key)],
+                    body: r#"{"type":"{type}","id":"bench-{n}","data":{data}}"#.parse().expect("a template"),
+                },
                 connections: CONNECTIONS,
             },
         };

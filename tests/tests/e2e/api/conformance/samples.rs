@@ -115,7 +115,7 @@ impl Things {
             "create_portal_link" => json!({ "name": "another" }),
             "resume_ordering_keys" => json!({ "key": "parked" }),
             "rotate_key" => json!({ "overlap_seconds": 60 }),
-            "rotate_secret" => json!({ "overlap_seconds": 0 }),
+            "rotate_signing_key" | "rotate_secret" => json!({ "overlap_seconds": 0 }),
             "test_webhook" => json!({ "data": { "n": 1 } }),
             "verify_signature" => json!({ "headers": { "webhook-id": event_type }, "body": "{}" }),
             "send_event" => json!({ "webhook": webhook }),

@@ -29,7 +29,8 @@ pub(crate) fn fields_of(webhook: &Webhook, described: &[DescribedType]) -> Field
         .with("trace_context", if webhook.trace_context { "true" } else { "" })
         .with("fifo", webhook.fifo.as_deref().unwrap_or_default())
         .with("feed", if webhook.feed == "copy" { "copy" } else { "" })
-        .with("digest", if webhook.digest { "true" } else { "" });
+        .with("digest", if webhook.digest { "true" } else { "" })
+        .with("asymmetric", if webhook.asymmetric { "true" } else { "" });
     with_subscriptions(described, &webhook.events, fields)
 }
 
@@ -74,14 +75,13 @@ pub(crate) fn creation(fields: &Fields, described: &[DescribedType]) -> Result<V
     if let Some(headers) = headers(fields)? {
         asked.insert("headers".to_owned(), headers);
     }
-    if fields.has("trace_context", "true") {
-        asked.insert("trace_context".to_owned(), Value::from(true));
+    for name in ["trace_context", "digest", "asymmetric"] {
+        if fields.has(name, "true") {
+            asked.insert(name.to_owned(), Value::from(true));
+        }
     }
     if fields.has("feed", "copy") {
         asked.insert("feed".to_owned(), Value::from("copy"));
-    }
-    if fields.has("digest", "true") {
-        asked.insert("digest".to_owned(), Value::from(true));
     }
     Ok(Value::Object(asked))
 }
@@ -123,6 +123,7 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
         );
     }
     differs("digest", Value::from(fields.has("digest", "true")), Value::from(webhook.digest));
+    differs("asymmetric", Value::from(fields.has("asymmetric", "true")), Value::from(webhook.asymmetric));
     if fields.has("no_headers", "true") {
         differs("headers", json!({}), if webhook.headers.is_empty() { json!({}) } else { Value::Null });
     } else if let Some(headers) = headers(fields)? {
@@ -193,7 +194,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         other => other.to_string(),
     };
     let number = |value: Option<u128>| value.map_or_else(default, |value| value.to_string());
-    let fields: [(&str, &'static str, String); 14] = [
+    let fields: [(&str, &'static str, String); 15] = [
         ("url", "URL", webhook.url.clone()),
         ("name", "Name", webhook.name.clone().unwrap_or_else(default)),
         ("events", "Events", webhook.events.join(", ")),
@@ -208,6 +209,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         ("feed", "Feed", webhook.feed.to_owned()),
         ("fifo", "FIFO", webhook.fifo.clone().unwrap_or_else(default)),
         ("digest", "Daily digest", webhook.digest.to_string()),
+        ("asymmetric", "Asymmetric signatures", webhook.asymmetric.to_string()),
     ];
     let differing = fields.into_iter().filter_map(|(member, label, before)| {
         let after = |after: &Value| match (member, after) {
@@ -250,6 +252,7 @@ mod tests {
             digest_from: None,
             last_digest: None,
             parked_keys: None,
+            asymmetric: false,
             expires_at: None,
             previous_secret_expires_at: None,
             held: None,
