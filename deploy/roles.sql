@@ -21,6 +21,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO fanfare_ingest;
 GRANT INSERT, UPDATE ON applications, api_keys, key_uses, endpoints, replays TO fanfare_ingest;
 GRANT INSERT, UPDATE, DELETE ON endpoint_secrets, signing_keys, event_types, plans TO fanfare_ingest;
 GRANT INSERT, DELETE ON event_schemas TO fanfare_ingest;
+-- A test of a webhook fetches the token, and the deletion of a webhook deletes the token.
+GRANT INSERT, UPDATE, DELETE ON endpoint_tokens TO fanfare_ingest;
 
 -- Events and deliveries: ingest records tests and erases events. An erasure ends open deliveries, which are no record.
 GRANT INSERT, UPDATE ON events, deliveries, attempts TO fanfare_ingest;

@@ -12,4 +12,5 @@ pub mod patience;
 pub mod receiver;
 pub mod scene;
 pub mod servers;
+pub mod token_server;
 pub mod world;

@@ -250,13 +250,16 @@ async fn run(store: &Store, configuration: Configuration, command: Command) -> a
 async fn reencrypt(store: &Store) -> anyhow::Result<()> {
     const MAX_ROUNDS: usize = 20;
     for _ in 0..MAX_ROUNDS {
-        let Reencrypted { secrets, headers, bodies } =
+        let Reencrypted { secrets, headers, credentials, bodies } =
             store.reencrypt().await.context("re-encryption is incomplete: try again")?;
-        if secrets + headers + bodies == 0 {
+        if secrets + headers + credentials + bodies == 0 {
             println!("everything is encrypted with the first key");
             return Ok(());
         }
-        println!("re-encrypted: {secrets} secrets, the headers of {headers} endpoints, {bodies} bodies of events");
+        println!(
+            "re-encrypted: {secrets} secrets, the headers of {headers} endpoints, {bodies} bodies of events, {credentials} \
+             credentials"
+        );
     }
     bail!("a process still encrypts with another key: give all processes the same FANFARE_SECRET_KEYS, then try again")
 }

@@ -20,6 +20,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access_tokens::{AccessTokens, WantedToken},
     backlog::{self, Drain},
     configuration::{Configuration, HeldLimits, Limits, Operational, ParkedLimits},
     context::{Context, Parts},
@@ -112,6 +113,8 @@ struct Running {
     context: Arc<Context>,
     /// Endpoints with room in the lane.
     wakes: mpsc::UnboundedReceiver<EndpointId>,
+    /// Endpoints whose token attempts look for.
+    wanted_tokens: mpsc::UnboundedReceiver<WantedToken>,
     sight: jobs::Sight,
     /// Cancelled once no event is persisted any more.
     persisted: CancellationToken,
@@ -187,14 +190,21 @@ impl Dispatcher {
         let loading = stop.run_until_cancelled(self.load(end.clone())).await;
         let Some(directory) = loading.transpose()? else { return Ok(()) };
         let (wake, wakes) = mpsc::unbounded_channel();
-        let context =
-            self.context(directory, publisher, Lanes::new(self.limits.lane, self.limits.places, egress, wake), shared);
+        let (tokens, wanted_tokens) = AccessTokens::new();
+        let lanes = Lanes::new(self.limits.lane, self.limits.places, (egress, tokens), wake);
+        let context = self.context(directory, publisher, lanes, shared);
         self.database.mark_loaded();
         self.warn_of_short_grace(&context);
         let sight = jobs::Sight::new(self.takeover_after);
         let persisted = CancellationToken::new();
-        let running =
-            Running { context: Arc::clone(&context), wakes, sight, persisted: persisted.clone(), stop: stop.clone() };
+        let running = Running {
+            context: Arc::clone(&context),
+            wakes,
+            wanted_tokens,
+            sight,
+            persisted: persisted.clone(),
+            stop: stop.clone(),
+        };
         let background = TaskTracker::new();
         self.start_reports(&context);
         let mut stages = self.start(running, inlets, &background);
@@ -307,7 +317,7 @@ impl Dispatcher {
     /// Starts the stages, the drain and the jobs. A stage ends after its input channel has closed: a stop of the first
     /// stages drains all stages.
     fn start(&self, running: Running, inlets: Inlets, background: &TaskTracker) -> JoinSet<()> {
-        let Running { context, wakes, sight, persisted, stop } = running;
+        let Running { context, wakes, wanted_tokens, sight, persisted, stop } = running;
         let shared = || Arc::clone(&context);
         let (planned, to_persist) = mpsc::channel(CHANNEL);
         let (attempts, to_attempt) = mpsc::channel::<InFlight>(CHANNEL);
@@ -321,6 +331,8 @@ impl Dispatcher {
         let persist = Persist { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
         let leases = Leases::new(shared(), attempts.clone());
         let drain = Drain { context: shared(), leases: leases.clone(), unsendable };
+        let fetches = jobs::TokenFetches { context: shared(), client: self.client.clone() };
+        background.spawn(fetches.run(wanted_tokens, stop.clone()));
         let attempting = Attempts { context: shared(), client: self.client.clone(), results, slow };
 
         let mut stages = JoinSet::new();

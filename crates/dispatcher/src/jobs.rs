@@ -1,4 +1,4 @@
-//! Background jobs. `presence`, `recovery`, `due_events` and `ordering_keys` run in each process. Every other job runs in
+//! Background jobs. `presence`, `recovery`, `due_events`, `ordering_keys` and `token_fetches` run in each process. Every other job runs in
 //! a single process at a time, under an advisory lock.
 
 mod archive;
@@ -18,6 +18,7 @@ mod replays;
 mod rollups;
 mod suspects;
 mod sweep;
+mod token_fetches;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -46,6 +47,7 @@ pub(crate) use replays::Replays;
 pub(crate) use rollups::rollups;
 pub(crate) use suspects::Suspects;
 pub(crate) use sweep::{Sweep, vacuum};
+pub(crate) use token_fetches::TokenFetches;
 
 use crate::{database::Database, metric, report::unix_seconds};
 

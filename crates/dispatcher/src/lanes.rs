@@ -35,12 +35,15 @@ use tokio::{
 pub(crate) use permit::{Permit, RecordPermit, Turn};
 pub(crate) use places::{PlaceLimits, Places};
 
-use crate::egress::Egress;
+use crate::{access_tokens::AccessTokens, egress::Egress};
 use per_endpoint::PerEndpoint;
 use permit::{Admission, Slot};
 
 /// Bytes of a payload, as expected before the lease.
 pub(crate) const EXPECTED_BYTES: usize = 2048;
+
+/// Interval of looks of a backlog that waits for a token. The arrival of a token wakes the backlog before.
+const TOKEN_LOOKS: Duration = Duration::from_secs(5);
 
 /// Origin of the lanes' time.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -56,6 +59,8 @@ pub(crate) struct Lanes {
     limits: lane::Limits,
     pub(crate) places: Arc<Places>,
     pub(crate) egress: Egress,
+    /// Tokens of endpoints with OAuth 2.0.
+    pub(crate) tokens: AccessTokens,
     /// Number of living dispatchers, including this process.
     dispatchers: Arc<AtomicUsize>,
     wakes: mpsc::UnboundedSender<EndpointId>,
@@ -83,7 +88,8 @@ pub(crate) struct Reserved {
 pub(crate) enum Blocked {
     /// The lane is full: the end of an attempt wakes the drain.
     Lane,
-    /// The rate, the breaker or the endpoint itself permits no attempt before the instant.
+    /// The rate, the breaker or the endpoint itself permits no attempt before the instant, or the token is looked for again
+    /// then.
     Until(Instant, QueueReason),
     /// The application's share of the places is in use.
     Application,
@@ -127,12 +133,12 @@ struct LaneState {
 }
 
 impl Lanes {
-    /// Creates lanes with `limits` behind the gate of our egress. `wakes` receives the endpoint of an owned backlog when
+    /// Creates lanes with `limits` behind the gate of our egress and the tokens of endpoints. `wakes` receives the endpoint of an owned backlog when
     /// the lane has room again.
     pub(crate) fn new(
         limits: lane::Limits,
         places: PlaceLimits,
-        egress: Egress,
+        (egress, tokens): (Egress, AccessTokens),
         wakes: mpsc::UnboundedSender<EndpointId>,
     ) -> Self {
         Self {
@@ -140,6 +146,7 @@ impl Lanes {
             limits,
             places: Places::new(places),
             egress,
+            tokens,
             dispatchers: Arc::new(AtomicUsize::new(1)),
             wakes,
         }
@@ -177,6 +184,9 @@ impl Lanes {
         if lane.lane.rests_until(now).is_some() {
             return Err(QueueReason::RetryAfter);
         }
+        if !self.tokens.permit(endpoint) {
+            return Err(QueueReason::TokenUnavailable);
+        }
         let (bound, age) = (lane.bound(&entry), lane.age(&entry));
         if lane.lane.expected_wait(lane.admitted, bound, age) > MAX_EXPECTED_WAIT {
             return Err(QueueReason::LaneFull);
@@ -204,6 +214,10 @@ impl Lanes {
         let mut reserved = Reserved { permits: Vec::new(), blocked: None, is_fast: lane.lane.pace() == Pace::Fast };
         lane.used = Instant::now();
         let now = elapsed();
+        if !self.tokens.permit(endpoint) {
+            reserved.blocked = Some(Blocked::Until(Instant::now() + TOKEN_LOOKS, QueueReason::TokenUnavailable));
+            return reserved;
+        }
         let rate = lane.rate(&entry, endpoint);
         while reserved.permits.len() < most && reserved.blocked.is_none() {
             if lane.admitted >= lane.bound(&entry) {
@@ -289,6 +303,12 @@ impl Lanes {
     /// Resumes the rest of an endpoint that another process noted.
     pub(crate) fn resume_rest(&self, endpoint: EndpointId, ends_in: Duration) {
         self.entry(endpoint).lane().lane.rest(elapsed() + ends_in);
+    }
+
+    /// Makes the drain look at an endpoint's backlog that waits for a token.
+    pub(crate) fn wake_drain(&self, endpoint: EndpointId) {
+        // The receiver ends only with the process.
+        let _ = self.wakes.send(endpoint);
     }
 
     /// True if the lane of an endpoint has room for another attempt.

@@ -1,6 +1,7 @@
 //! The dispatcher: consumes events and due retries from the broker, attempts deliveries, records the outcomes and
 //! schedules retries. The pipeline of an event starts in `stages/events.rs` and ends in `stages/record.rs`.
 
+mod access_tokens;
 mod backlog;
 mod configuration;
 mod context;

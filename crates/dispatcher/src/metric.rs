@@ -8,6 +8,8 @@ pub(crate) const FILTERS: &str = "fanfare_filters_total";
 pub(crate) const TEMPLATES: &str = "fanfare_templates_total";
 pub(crate) const PARKED_DELETED: &str = "fanfare_parked_deleted_total";
 pub(crate) const EGRESS_AVAILABLE: &str = "fanfare_egress_available";
+pub(crate) const TOKEN_FETCHES: &str = "fanfare_token_fetches_total";
+pub(crate) const WITHOUT_TOKEN: &str = "fanfare_endpoints_without_token";
 pub(crate) const ATTEMPTS: &str = "fanfare_attempts_total";
 pub(crate) const ATTEMPT_SECONDS: &str = "fanfare_attempt_seconds";
 pub(crate) const FIRST_ATTEMPT_LAG: &str = "fanfare_first_attempt_lag_seconds";
@@ -64,6 +66,8 @@ pub(crate) const PERSIST: &str = "persist";
 pub(crate) const RETRIES: &str = "retries";
 pub(crate) const RECORD: &str = "record";
 
+const TOKEN_OUTCOMES: [&str; 6] = ["fetched", "no_answer", "egress_unavailable", "refused", "unreadable", "unusable"];
+
 const OUTCOMES: [&str; 9] = [
     "answered",
     "timed_out",
@@ -94,7 +98,7 @@ const ENDS: [[&str; 2]; 15] = [
     ["failed", "disabled_by_receiver"],
 ];
 
-const QUEUE_REASONS: [&str; 17] = [
+const QUEUE_REASONS: [&str; 18] = [
     "lane_full",
     "application_busy",
     "process_busy",
@@ -102,6 +106,7 @@ const QUEUE_REASONS: [&str; 17] = [
     "breaker_open",
     "retry_after",
     "egress_unavailable",
+    "token_unavailable",
     "backlog",
     "paused",
     "retry",
@@ -143,7 +148,7 @@ const PARK_REASONS: [&str; 26] = [
     "invalid_retry",
 ];
 
-pub(crate) const ALL: [Metric; 51] = [
+pub(crate) const ALL: [Metric; 53] = [
     Metric {
         name: PARKED_DELETED,
         kind: MetricKind::Counter,
@@ -175,6 +180,20 @@ pub(crate) const ALL: [Metric; 51] = [
         labels: Labels::One("result", &["rendered", "failed"]),
         meaning: "bodies of deliveries by templates of webhooks, by `result`: `failed` is a template without a body for \
                   the event, and the delivery fails as `not_rendered`",
+    },
+    Metric {
+        name: TOKEN_FETCHES,
+        kind: MetricKind::Counter,
+        labels: Labels::One("outcome", &TOKEN_OUTCOMES),
+        meaning: "fetches of tokens for endpoints with OAuth 2.0, by `outcome`: fetched, or the fault of the token server; \
+                  `egress_unavailable` is a fault of ours",
+    },
+    Metric {
+        name: WITHOUT_TOKEN,
+        kind: MetricKind::Gauge,
+        labels: Labels::None,
+        meaning: "endpoints with OAuth 2.0 in use that have no token, since their token server gives none: their deliveries \
+                  wait as `token_unavailable`",
     },
     Metric {
         name: ATTEMPTS,

@@ -107,6 +107,7 @@ pub(crate) async fn work(context: Arc<Context>, limits: Limits, held: HeldLimits
         for (state, count) in [("owned", backlogs.owned), ("waiting", backlogs.waiting.len())] {
             metrics::gauge!(metric::BACKLOGS, "state" => state).set(count as f64);
         }
+        metrics::gauge!(metric::WITHOUT_TOKEN).set(context.lanes.tokens.without_token() as f64);
         metrics::gauge!(metric::BACKLOG_WAIT).set(backlogs.p95_wait.as_secs_f64());
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(0);
         if counted.is_none_or(|counted| counted.elapsed() >= COUNTS_EVERY) {

@@ -11,6 +11,7 @@ use crate::{
     delivery::{digest, policy::Policy},
     dialect::Dialect,
     endpoint::{
+        authentication::{ClientCertificate, Credentials, OAuth2},
         fifo::Fifo,
         filter::{Filter, FilteredEvent},
         redaction::Redaction,
@@ -120,6 +121,10 @@ pub struct Endpoint {
     pub signing_keys: Option<Arc<SigningKeys>>,
     /// Additional headers of the deliveries.
     pub headers: HeaderMap,
+    /// Authentication at the receiver, in `authorization`.
+    pub authentication: Option<Arc<Credentials>>,
+    /// Client certificate of the connections.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Form of the deliveries: the application's dialect.
     pub dialect: Arc<Dialect>,
     /// Retry schedule and rules of failure: the dialect's, with the endpoint's own settings applied.
@@ -147,6 +152,12 @@ impl Endpoint {
     /// True if deliveries can be sent, now or after a pause.
     pub fn takes_deliveries(&self) -> bool {
         self.status != EndpointStatus::Disabled && self.feed != Feed::Only
+    }
+
+    /// The settings by which attempts get tokens of a token server, and the number of the settings.
+    pub fn oauth2(&self) -> Option<(&OAuth2, i64)> {
+        let credentials = self.authentication.as_ref()?;
+        credentials.oauth2().map(|oauth2| (oauth2, credentials.version))
     }
 
     /// Result of the filter for an event of a subscribed type, and the steps of a new evaluation. Without a filter, the
@@ -291,7 +302,7 @@ impl Application {
         next
     }
 
-    /// Adds or replaces an endpoint. An unchanged filter or template stays parsed.
+    /// Adds or replaces an endpoint. An unchanged filter, template or client certificate stays parsed.
     fn put(&mut self, mut endpoint: Endpoint) {
         if let Some(known) = self.endpoints.get(&endpoint.id) {
             if known.filter == endpoint.filter {
@@ -299,6 +310,9 @@ impl Application {
             }
             if known.template == endpoint.template {
                 endpoint.template.clone_from(&known.template);
+            }
+            if known.certificate == endpoint.certificate {
+                endpoint.certificate.clone_from(&known.certificate);
             }
         }
         self.remove(endpoint.id);
@@ -425,6 +439,8 @@ mod tests {
             subscriptions,
             filter: None,
             template: None,
+            authentication: None,
+            certificate: None,
             secrets: Vec::new(),
             signing_keys: None,
             headers: HeaderMap::new(),

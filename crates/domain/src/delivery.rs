@@ -183,6 +183,8 @@ pub enum QueueReason {
     RetryAfter,
     /// No connection can be made for a reason of ours: name servers, egress proxy, descriptors, ports or routes.
     EgressUnavailable,
+    /// The endpoint has no live token of its token server.
+    TokenUnavailable,
     /// The endpoint has a backlog, with precedence.
     Backlog,
     /// The endpoint is paused.
@@ -207,7 +209,7 @@ pub enum QueueReason {
 
 impl QueueReason {
     /// All reasons.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::LaneFull,
         Self::ApplicationBusy,
         Self::ProcessBusy,
@@ -215,6 +217,7 @@ impl QueueReason {
         Self::BreakerOpen,
         Self::RetryAfter,
         Self::EgressUnavailable,
+        Self::TokenUnavailable,
         Self::Backlog,
         Self::Paused,
         Self::Retry,
@@ -237,6 +240,7 @@ impl QueueReason {
             Self::BreakerOpen => "breaker_open",
             Self::RetryAfter => "retry_after",
             Self::EgressUnavailable => "egress_unavailable",
+            Self::TokenUnavailable => "token_unavailable",
             Self::Backlog => "backlog",
             Self::Paused => "paused",
             Self::Retry => "retry",

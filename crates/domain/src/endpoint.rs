@@ -1,6 +1,8 @@
-//! Parts of an endpoint: URL and address policy, headers, secrets, redaction, filters, templates, FIFO.
+//! Parts of an endpoint: URL and address policy, headers, secrets, authentication, redaction, filters, templates, FIFO.
 
+pub mod access_token;
 pub mod address;
+pub mod authentication;
 pub mod email;
 pub mod fifo;
 pub mod filter;

@@ -13,9 +13,11 @@ use fanfare_domain::{
     delivery::outcome::Outcome,
     dialect::Sending,
     endpoint::{
+        authentication::ClientCertificate,
         header::OF_THE_MESSAGE,
         url::{UrlFault, UrlPolicy},
     },
+    ids::EndpointId,
 };
 use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use http_body_util::Full;
@@ -23,6 +25,7 @@ use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
+use jiff::Timestamp;
 use rustls::{ClientConfig, client::Resumption};
 use tokio::{
     sync::Semaphore,
@@ -31,10 +34,11 @@ use tokio::{
 use url::Url;
 
 use crate::{
+    certificates::{Certified, with_certificate},
     connect::{Connector, Route, refusal},
     egress::{Proxy, ProxyAddress},
     evidence::Suspect,
-    exchange::Exchange,
+    exchange::{Exchange, HIDDEN},
     failure::{EgressUnavailable, classify, suspect},
     name_servers::{NameServer, NameServers},
     names::Names,
@@ -127,6 +131,8 @@ pub struct Request {
     pub body: Bytes,
     /// Time from the call to the last byte read of the response body.
     pub deadline: Duration,
+    /// Client certificate, and the endpoint whose connections show it.
+    pub certificate: Option<(EndpointId, Arc<ClientCertificate>)>,
 }
 
 impl Request {
@@ -138,7 +144,14 @@ impl Request {
             content_type: endpoint.dialect.content_type.clone(),
             body,
             deadline: endpoint.policy.timeout,
+            certificate: endpoint.certificate.as_ref().map(|certificate| (endpoint.id, Arc::clone(certificate))),
         }
+    }
+
+    /// Adds the token of a token server.
+    pub fn with_token(mut self, token: HeaderValue) -> Self {
+        self.headers.insert(header::AUTHORIZATION, token);
+        self
     }
 }
 
@@ -146,6 +159,12 @@ impl Request {
 /// arguments has the same headers.
 pub fn attempt_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> Vec<(String, String)> {
     let mut headers = delivery_headers(endpoint, sending, body);
+    if endpoint.oauth2().is_some() {
+        // The token of the attempt is not kept.
+        let mut token = HeaderValue::from_static("");
+        token.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, token);
+    }
     set_our_headers(&mut headers, endpoint.dialect.content_type.clone());
     listed(&headers)
 }
@@ -160,7 +179,8 @@ pub struct Probe {
     /// Duration of each phase. The sum is at most [`Exchange::duration`], which also covers the response body.
     pub timings: Timings,
     /// Request headers that were sent, or would have been sent if the endpoint had been reached. Names are lower-case
-    /// and sorted; the values of a name keep their order; bytes that are not UTF-8 are replaced. `host` and
+    /// and sorted; the values of a name keep their order; bytes that are not UTF-8 are replaced. The value of
+    /// `authorization` by the endpoint's authentication is hidden. `host` and
     /// `content-length` are absent, since the HTTP library adds both. Empty if the URL allows no request.
     pub request_headers: Vec<(String, String)>,
 }
@@ -174,12 +194,37 @@ struct Pool {
     since: Instant,
 }
 
+impl Pool {
+    fn new(connector: &Connector) -> Self {
+        Self { http: http_client(connector.clone()), since: Instant::now() }
+    }
+
+    /// The present connections, replaced at `max_age`.
+    fn present(&mut self, connector: &Connector, max_age: Duration) -> HttpClient {
+        if self.since.elapsed() > max_age {
+            *self = Self::new(connector);
+        }
+        self.http.clone()
+    }
+}
+
+/// Connections that show a client certificate.
+#[derive(Clone)]
+struct CertifiedPool {
+    pool: Arc<Mutex<Pool>>,
+    connector: Connector,
+}
+
 /// Makes the POSTs of a process. A clone shares the connections.
 #[derive(Clone)]
 pub struct Client {
     http: Arc<Mutex<Pool>>,
     /// Connector of the pool.
     connector: Connector,
+    /// Connections and parsed keys of client certificates.
+    certified: Arc<Certified<CertifiedPool>>,
+    /// TLS configuration of deliveries without a client certificate.
+    tls: Arc<ClientConfig>,
     max_age: Duration,
     /// Route and TLS configuration of probes; each probe makes a new connection.
     route: Arc<Route>,
@@ -201,11 +246,13 @@ impl Client {
         let mut probe_tls = tls.clone();
         // A resumed session shows no certificate, but a probe must check the certificate.
         probe_tls.resumption = Resumption::disabled();
-        let connector = Connector::new(Arc::clone(&route), Arc::new(tls), Stopwatch::default());
-        let pool = Pool { http: http_client(connector.clone()), since: Instant::now() };
+        let tls = Arc::new(tls);
+        let connector = Connector::new(Arc::clone(&route), Arc::clone(&tls), Stopwatch::default());
         Ok(Self {
-            http: Arc::new(Mutex::new(pool)),
+            http: Arc::new(Mutex::new(Pool::new(&connector))),
             connector,
+            certified: Arc::new(Certified::new()),
+            tls,
             max_age: *max_age,
             route,
             probe_tls: Arc::new(probe_tls),
@@ -220,7 +267,14 @@ impl Client {
     /// If no connection was made for a reason of ours.
     pub async fn post(&self, request: Request) -> Result<Exchange, EgressUnavailable> {
         let deadline = request.deadline;
-        self.exchange(&self.pooled(), self.message(request), deadline, &Stopwatch::default()).await
+        let (http, message) = match &request.certificate {
+            None => (self.pooled(), self.message(request)),
+            Some((endpoint, certificate)) => match self.certified(*endpoint, certificate) {
+                Ok(http) => (http, self.message(request)),
+                Err(refusal) => (self.pooled(), Err(refusal)),
+            },
+        };
+        self.exchange(&http, message, deadline, &Stopwatch::default()).await
     }
 
     /// Makes the POST like [`post`](Self::post), but over a new connection for this request only. Also reports the
@@ -231,9 +285,18 @@ impl Client {
     pub async fn probe(&self, request: Request) -> Result<Probe, EgressUnavailable> {
         let deadline = request.deadline;
         let stopwatch = Stopwatch::new();
-        let http = http_client(Connector::new(Arc::clone(&self.route), Arc::clone(&self.probe_tls), stopwatch.clone()));
+        let tls = match &request.certificate {
+            None => Ok(Arc::clone(&self.probe_tls)),
+            Some((_, certificate)) => certified_tls(&self.probe_tls, certificate),
+        };
+        let (tls, refusal) = match tls {
+            Ok(tls) => (tls, None),
+            Err(refusal) => (Arc::clone(&self.probe_tls), Some(refusal)),
+        };
+        let http = http_client(Connector::new(Arc::clone(&self.route), tls, stopwatch.clone()));
         let message = self.message(request);
         let request_headers = message.as_ref().map(|message| listed(message.headers())).unwrap_or_default();
+        let message = refusal.map_or(message, Err);
         let exchange = self.exchange(&http, message, deadline, &stopwatch).await?;
         Ok(Probe { exchange, timings: stopwatch.timings(), request_headers })
     }
@@ -242,10 +305,23 @@ impl Client {
     fn pooled(&self) -> HttpClient {
         // No holder of this lock can panic halfway.
         let mut pool = self.http.lock().unwrap_or_else(PoisonError::into_inner);
-        if pool.since.elapsed() > self.max_age {
-            *pool = Pool { http: http_client(self.connector.clone()), since: Instant::now() };
-        }
-        pool.http.clone()
+        pool.present(&self.connector, self.max_age)
+    }
+
+    /// The pool of the connections that show an endpoint's certificate.
+    fn certified(
+        &self,
+        endpoint: EndpointId,
+        certificate: &Arc<ClientCertificate>,
+    ) -> Result<HttpClient, (Outcome, String)> {
+        let CertifiedPool { pool, connector } = self.certified.get(endpoint, certificate, || {
+            let tls = certified_tls(&self.tls, certificate)?;
+            let connector = Connector::new(Arc::clone(&self.route), tls, Stopwatch::default());
+            Ok(CertifiedPool { pool: Arc::new(Mutex::new(Pool::new(&connector))), connector })
+        })?;
+        check_end(certificate)?;
+        let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(pool.present(&connector, self.max_age))
     }
 
     /// Sends a message, or records the reason why there is none.
@@ -266,13 +342,16 @@ impl Client {
                     message.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
                 let host = message.uri().host().unwrap_or_default().to_owned();
+                let credential = credential(message.headers());
                 // Not dropped before the question: the drop ends the look-up.
                 let mut answer = std::pin::pin!(http.request(message));
                 match with_deadline(deadline, answer.as_mut()).await {
                     Some(Ok(response)) => {
                         stopwatch.lap(|timings| &mut timings.first_byte);
                         let remaining = deadline.saturating_sub(started.elapsed());
-                        Exchange::answered(response, remaining, Arc::clone(&self.answers)).await
+                        let mut exchange = Exchange::answered(response, remaining, Arc::clone(&self.answers)).await;
+                        credential.inspect(|credential| exchange.hide(credential));
+                        exchange
                     }
                     Some(Err(error)) => {
                         let (outcome, text) = classify(&error);
@@ -324,6 +403,31 @@ impl Client {
     }
 }
 
+/// The TLS configuration of connections that show a certificate.
+fn certified_tls(base: &ClientConfig, certificate: &ClientCertificate) -> Result<Arc<ClientConfig>, (Outcome, String)> {
+    check_end(certificate)?;
+    let unusable =
+        |fault| (Outcome::NotSendable, format!("the client certificate of the webhook cannot be used: {fault}"));
+    with_certificate(base, certificate).map(Arc::new).map_err(unusable)
+}
+
+/// Refuses a certificate that has ended: the receiver is not asked.
+fn check_end(certificate: &ClientCertificate) -> Result<(), (Outcome, String)> {
+    let end = certificate.shown.not_after;
+    if end > Timestamp::now() {
+        return Ok(());
+    }
+    let text =
+        format!("the client certificate of the webhook has ended at {end}: give the renewed `client_certificate`");
+    Err((Outcome::NotSendable, text))
+}
+
+/// The credential of the request's authentication, without the scheme.
+fn credential(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let value = headers.get(header::AUTHORIZATION).filter(|value| value.is_sensitive())?;
+    value.as_bytes().split(|byte| *byte == b' ').nth(1).map(<[u8]>::to_vec)
+}
+
 /// Outcome for a saved URL that may not be called (any more).
 fn refused(fault: &UrlFault) -> Outcome {
     match fault {
@@ -373,11 +477,17 @@ fn set_our_headers(headers: &mut HeaderMap, content_type: HeaderValue) {
     headers.insert(header::USER_AGENT, USER_AGENT);
 }
 
-/// All headers, by name, as text.
+/// All headers, by name, as text. Values of authentication are hidden.
 fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
     let mut listed: Vec<_> = headers
         .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .map(|(name, value)| {
+            let shown = match value.is_sensitive() {
+                true => HIDDEN.to_owned(),
+                false => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            };
+            (name.as_str().to_owned(), shown)
+        })
         .collect();
     // A stable sort keeps the order of a name's values.
     listed.sort_by(|(left, _), (right, _)| left.cmp(right));

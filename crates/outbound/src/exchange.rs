@@ -24,6 +24,9 @@ pub const MAX_RESPONSE_BODY: usize = 64 * 1024;
 const KEPT_HEADERS: [&str; 5] = ["content-type", "retry-after", "server", ACTION, "x-request-id"];
 const MAX_KEPT_HEADERS: usize = 2 * 1024;
 
+/// Shown instead of a hidden value.
+pub(crate) const HIDDEN: &str = "…";
+
 /// Result of a POST.
 #[derive(Debug, Clone)]
 pub struct Exchange {
@@ -77,6 +80,26 @@ impl Exchange {
             response_body: Bytes::from_owner(read),
             error,
             duration: Duration::ZERO,
+        }
+    }
+}
+
+impl Exchange {
+    /// Hides a credential of the request that the receiver has echoed in the body.
+    pub(crate) fn hide(&mut self, credential: &[u8]) {
+        if credential.is_empty() {
+            return;
+        }
+        let mut rest = &self.response_body[..];
+        let mut shown = Vec::new();
+        while let Some(at) = rest.windows(credential.len()).position(|window| window == credential) {
+            shown.extend_from_slice(&rest[..at]);
+            shown.extend_from_slice(HIDDEN.as_bytes());
+            rest = &rest[at + credential.len()..];
+        }
+        if rest.len() < self.response_body.len() {
+            shown.extend_from_slice(rest);
+            self.response_body = Bytes::from(shown);
         }
     }
 }
@@ -149,6 +172,22 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn an_echoed_credential_is_hidden() {
+        let hidden = |body: &'static str, credential: &str| {
+            let mut exchange = Exchange::unanswered(Outcome::TimedOut, String::new());
+            exchange.response_body = Bytes::from_static(body.as_bytes());
+            exchange.hide(credential.as_bytes());
+            String::from_utf8(exchange.response_body.to_vec()).expect("UTF-8")
+        };
+        assert_eq!(
+            hidden(r#"{"authorization":"Bearer tok1","again":"tok1"}"#, "tok1"),
+            r#"{"authorization":"Bearer …","again":"…"}"#
+        );
+        assert_eq!(hidden("ok", "tok1"), "ok");
+        assert_eq!(hidden("ok", ""), "ok");
+    }
 
     #[test]
     fn keeps_few_headers_and_little_of_them() {

@@ -11,11 +11,14 @@
 //! - `names`: from host names to addresses
 //! - `egress`: the operator's proxy for connections
 //! - `evidence`: whether our own name servers, proxy and routes work
+//! - `certificates`: client certificates, and their connections
+//! - `tokens`: tokens of token servers
 //! - `client`: a POST, from request to response
 //! - `exchange`: the recorded part of the response
 //! - `timings`: duration of each phase of a probe
 //! - `failure`: the [`Outcome`](fanfare_domain::delivery::outcome::Outcome) of an error
 
+mod certificates;
 mod client;
 mod connect;
 mod connections;
@@ -29,7 +32,9 @@ mod names;
 mod sign;
 mod timings;
 mod tls;
+mod tokens;
 
+pub use certificates::{CertificateFault, check_certificate};
 pub use client::{Client, MAX_IDLE, Probe, Request, Settings, attempt_headers};
 pub use egress::{InvalidProxy, Proxy, ProxyAddress};
 pub use exchange::{Exchange, MAX_RESPONSE_BODY};

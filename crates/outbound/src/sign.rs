@@ -12,7 +12,7 @@ use fanfare_domain::{
     signing_key::SigningKey,
 };
 use hmac::{Hmac, KeyInit, Mac};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use sha2::Sha256;
 
 pub(crate) const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -36,6 +36,8 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 ///
 /// Without secrets and keys, the headers have no signatures, only the id and the time.
 ///
+/// Authentication by Basic or a bearer token is in `authorization`. The token of a token server is added by the caller.
+///
 /// A delivery of an event with an ordering key has the key, and its number for the endpoint and the key.
 ///
 /// A delivery to an endpoint with digests has the day whose digest counts the delivery.
@@ -45,6 +47,9 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body: &[u8]) -> HeaderMap {
     let dialect = &endpoint.dialect;
     let mut headers = endpoint.headers.clone();
+    if let Some(header) = endpoint.authentication.as_ref().and_then(|credentials| credentials.header.as_ref()) {
+        headers.insert(AUTHORIZATION, header.clone());
+    }
     for (name, template) in &dialect.headers {
         headers.insert(name.clone(), visible_ascii(dialect.header_value(template, sending)));
     }
@@ -239,6 +244,8 @@ mod tests {
             subscriptions: Vec::new(),
             filter: None,
             template: None,
+            authentication: None,
+            certificate: None,
             secrets: secrets.iter().map(secret).collect(),
             signing_keys,
             headers: [("x-nudj-event", "mine"), ("webhook-id", "mine"), ("x-own", "mine")]

@@ -2,6 +2,7 @@
 //! signing keys, sessions, names, plans.
 
 pub(crate) mod applications;
+pub(crate) mod credentials;
 pub(crate) mod endpoint_upsert;
 pub(crate) mod endpoints;
 pub(crate) mod event_types;

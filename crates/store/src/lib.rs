@@ -69,6 +69,7 @@ pub use operations::{
 };
 pub use outbox::{DeferredRows, InvalidTable, Outbox, OutboxTable};
 pub use pipeline::{
+    access_tokens::{AccessToken, TokenLook, TokenState, TokenTurn},
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
     delayed::{Cancellation, DueContent, DueEvent, DuePlan},
     digests::{DueDigest, Horizon, NewDigest, ToldDay},

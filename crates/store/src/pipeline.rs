@@ -3,6 +3,7 @@
 //! Only `persist`, `delayed`, `retries` and `lease` grant leases. Each statement that queues a delivery ends with
 //! [`backlogs::with_backlogs`].
 
+pub(crate) mod access_tokens;
 pub(crate) mod backlogs;
 pub(crate) mod bodies;
 pub(crate) mod columns;

@@ -14,6 +14,7 @@ mod configuration {
 
 /// The way of an event: persist, lease, record, retry, recover.
 mod pipeline {
+    mod access_tokens;
     mod backlogs;
     mod delayed;
     mod digests;

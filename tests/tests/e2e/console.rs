@@ -1,5 +1,6 @@
 //! The web pages, without a browser: sign-in, guard, each page and form, and pages during an outage.
 
+mod authentication;
 mod away;
 mod changes;
 pub(crate) mod crawl;

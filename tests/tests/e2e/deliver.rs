@@ -1,8 +1,9 @@
-//! Deliveries: the main path, answers, isolation, backlogs, rates, replays, feeds, filters, order, FIFO, delays and
-//! asymmetric signatures.
+//! Deliveries: the main path, answers, isolation, backlogs, rates, replays, feeds, filters, order, FIFO, delays,
+//! authentication and asymmetric signatures.
 
 mod answers;
 mod asymmetric;
+mod authentication;
 mod backlog;
 mod delayed;
 mod digests;

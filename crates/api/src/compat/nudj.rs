@@ -149,6 +149,7 @@ pub(crate) async fn put(
     for (position, put) in puts.iter().enumerate() {
         let Some(id) = put.id else { continue };
         let checked = async {
+            api.check_header_of_change(&authorized, id, &put.settings).await?;
             api.check_headers_of_move(&authorized, id, &put.settings).await?;
             api.check_reader(&authorized, id, &put.settings).await
         };

@@ -39,6 +39,7 @@ pub enum ErrorCode {
     EventErased,
     EventUnderWay,
     EventDue,
+    SettingsChanged,
     TooManyWebhooks,
     PlanInUse,
     PagesOff,
@@ -70,6 +71,7 @@ pub enum ErrorCode {
     OutcomeUnknown,
     DatabaseUnavailable,
     EgressUnavailable,
+    TokenUnavailable,
     Overloaded,
 }
 
@@ -80,7 +82,7 @@ const OTHER_CONTENT: &str = "the request does not take this content type: most r
 
 impl ErrorCode {
     /// All codes, in the order of the API's documentation.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 57] = [
         Self::MalformedJson,
         Self::NotAnObject,
         Self::TooDeep,
@@ -104,6 +106,7 @@ impl ErrorCode {
         Self::EventErased,
         Self::EventUnderWay,
         Self::EventDue,
+        Self::SettingsChanged,
         Self::TooManyWebhooks,
         Self::PlanInUse,
         Self::PagesOff,
@@ -135,6 +138,7 @@ impl ErrorCode {
         Self::OutcomeUnknown,
         Self::DatabaseUnavailable,
         Self::EgressUnavailable,
+        Self::TokenUnavailable,
         Self::Overloaded,
     ];
 
@@ -164,6 +168,7 @@ impl ErrorCode {
             Self::EventErased => (409, "the event is erased"),
             Self::EventUnderWay => (409, "the event is being sent: try again later"),
             Self::EventDue => (409, "the event is due, or was never delayed: nothing is left to cancel"),
+            Self::SettingsChanged => (409, "the authentication was changed meanwhile: send the request again"),
             Self::TooManyWebhooks => (409, "the application has the maximum number of webhooks"),
             Self::PlanInUse => (409, "applications are in the plan: give each another plan first, or none"),
             Self::PagesOff => (409, "Fanfare serves no web pages: the operator sets `FANFARE_CONSOLE_URL`"),
@@ -195,6 +200,7 @@ impl ErrorCode {
             Self::OutcomeUnknown => (503, "the event may be accepted: send the event again with the answer's `id`"),
             Self::Overloaded => (503, "the process is at its limit of memory: send the request again later"),
             Self::EgressUnavailable => (503, "Fanfare can make no connections now: test again later"),
+            Self::TokenUnavailable => (503, "the token server of the webhook gives no token: test again later"),
             Self::DatabaseUnavailable => (503, "the database is unavailable: try again later"),
         }
     }

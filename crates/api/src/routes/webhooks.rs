@@ -1,5 +1,6 @@
 //! `/api/v1/webhooks`: the endpoints of an application. The API calls an endpoint a webhook.
 
+pub mod authentication;
 pub mod backlog;
 pub mod digest;
 pub mod feed;
@@ -32,11 +33,14 @@ use crate::{
         answer::{Answer, Created, Page},
         authentication::AuthorizedApplication,
         body::JsonBody,
-        error::{ApiError, Failures},
+        error::{ApiError, ErrorCode, Failures},
         paging::{PageSize, Paging},
         parameters::{Path, Query, check_display_name, id},
     },
-    routes::webhooks::settings::{Change, New, too_many_webhooks},
+    routes::webhooks::{
+        authentication::{AskedCredentials, AuthenticationView, CertificateView},
+        settings::{Change, New, too_many_webhooks},
+    },
     state::ApiState,
 };
 
@@ -104,6 +108,10 @@ pub struct Webhook {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
+    /// The authentication in `authorization`, without secrets.
+    pub authentication: Option<AuthenticationView>,
+    /// The client certificate of the connections, without the private key.
+    pub client_certificate: Option<CertificateView>,
     /// The end of a rotation's overlap: until then, the previous secret signs, too.
     pub previous_secret_expires_at: Option<String>,
     /// The held deliveries of a paused webhook; absent in lists.
@@ -174,6 +182,8 @@ impl Webhook {
             parked_keys: None,
             asymmetric: row.is_asymmetric,
             expires_at: row.expires_at,
+            authentication: row.authentication.map(AuthenticationView::from),
+            client_certificate: row.certificate.map(CertificateView::from),
             previous_secret_expires_at: row.rotation_ends_at.map(|end| end.to_string()),
             held: None,
             warnings: Vec::new(),
@@ -206,7 +216,12 @@ pub async fn create_with_id(
     mut new: New,
 ) -> Result<Webhook, ApiError> {
     let secret = api.secret(new.secret.take())?;
-    let (settings, warnings) = api.check_new(authorized, new).await?;
+    let asked = AskedCredentials {
+        authentication: new.authentication.take().map(Some),
+        certificate: new.client_certificate.take().map(Some),
+    };
+    let (mut settings, warnings) = api.check_new(authorized, new).await?;
+    api.check_credentials(authorized, None, asked, &mut settings).await?;
     api.check_template_of(authorized, &settings, None).await?;
     api.ready_signing_key(authorized, settings.is_asymmetric).await?;
     let new = NewEndpoint {
@@ -296,11 +311,16 @@ pub async fn show(
         Some(Fifo::Park) => Some(api.store.count_parked_keys(row.id).await?).filter(|count| *count > 0),
         _ => None,
     };
-    Ok(Answer::of(Webhook { held, last_digest, parked_keys, ..Webhook::new(row, None) }))
+    let state = api.token_state(&row).await?;
+    let mut shown = Webhook { held, last_digest, parked_keys, ..Webhook::new(row, None) };
+    if let Some(authentication) = &mut shown.authentication {
+        authentication.state = state;
+    }
+    Ok(Answer::of(shown))
 }
 
 /// Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers` in
-/// the same request, if the webhook has own headers.
+/// the same request, if the webhook has own headers, and `authentication` with its secret, if the webhook has it.
 #[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "change_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]
@@ -308,10 +328,15 @@ pub async fn change(
     State(api): State<ApiState>,
     authorized: AuthorizedApplication,
     Path(webhook): Path<String>,
-    JsonBody(change): JsonBody<Change>,
+    JsonBody(mut change): JsonBody<Change>,
 ) -> Result<Answer<Webhook>, ApiError> {
     let webhook = id("id", &webhook)?;
-    let (settings, warnings) = api.check(&authorized, change).await?;
+    let asked = AskedCredentials {
+        authentication: change.authentication.take(),
+        certificate: change.client_certificate.take(),
+    };
+    let (mut settings, warnings) = api.check(&authorized, change).await?;
+    api.check_credentials_of_change(&authorized, webhook, asked, &mut settings).await?;
     api.check_template_of_change(&authorized, webhook, &settings).await?;
     api.check_headers_of_move(&authorized, webhook, &settings).await?;
     api.check_reader(&authorized, webhook, &settings).await?;
@@ -407,8 +432,15 @@ impl ApiState {
         settings: &EndpointSettings,
     ) -> Result<Webhook, ApiError> {
         self.ready_signing_key(authorized, settings.is_asymmetric).await?;
-        let row = self.store.change_endpoint(authorized.application, webhook, settings).await?;
-        Ok(Webhook::new(row.ok_or_else(no_such_webhook)?, None))
+        if let Some(row) = self.store.change_endpoint(authorized.application, webhook, settings).await? {
+            return Ok(Webhook::new(row, None));
+        }
+        if settings.keeps_secret_of.is_some() && self.store.endpoint(authorized.application, webhook).await?.is_some() {
+            let message =
+                "the authentication was changed meanwhile, and the secret to keep with it: send the request again";
+            return Err(ApiError::new(ErrorCode::SettingsChanged, message));
+        }
+        Err(no_such_webhook())
     }
 
     async fn set_status(

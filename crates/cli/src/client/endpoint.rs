@@ -1,6 +1,8 @@
 //! `fanfare endpoint`. The API calls an endpoint a webhook.
 
-use anyhow::bail;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
@@ -14,8 +16,19 @@ const ENDPOINT: [(&str, usize); 5] = [("/id", 29), ("/status", 8), ("/feed", 4),
 const ORDERING_KEY: [(&str, usize); 4] = [("/state", 6), ("/first", 30), ("/open", 6), ("/key", 1)];
 
 /// Settings with a default that the dialect or the application gives.
-const UNSETTABLE: [&str; 9] =
-    ["name", "filter", "template", "timeout_ms", "schedule", "rate_per_second", "email", "headers", "fifo"];
+const UNSETTABLE: [&str; 11] = [
+    "name",
+    "filter",
+    "template",
+    "timeout_ms",
+    "schedule",
+    "rate_per_second",
+    "email",
+    "headers",
+    "fifo",
+    "authentication",
+    "client_certificate",
+];
 
 #[derive(Subcommand)]
 pub(crate) enum EndpointCommand {
@@ -120,8 +133,8 @@ pub(crate) struct UpdateArguments {
     /// Subscribed event types, separated by commas; `points.*` and `*` are wildcards.
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<String>>,
-    /// Return these settings to their default: name, filter, template, timeout_ms, schedule, rate_per_second, email, headers
-    /// or fifo.
+    /// Return these settings to their default: name, filter, template, timeout_ms, schedule, rate_per_second, email, headers,
+    /// fifo, authentication or client_certificate.
     #[arg(long, value_delimiter = ',', value_parser = UNSETTABLE)]
     unset: Vec<String>,
     #[command(flatten)]
@@ -172,6 +185,16 @@ struct Settings {
     /// True for signatures by the Ed25519 keys of the application, too.
     #[arg(long)]
     asymmetric: Option<bool>,
+    /// Authentication at the receiver, as JSON, `@file`, or `-` for the standard input, such as `{"type": "bearer", "token":
+    /// "…"}`.
+    #[arg(long)]
+    authentication: Option<String>,
+    /// File with the client certificate and its chain, in PEM.
+    #[arg(long, requires = "private_key")]
+    certificate: Option<PathBuf>,
+    /// File with the private key of the client certificate, in PEM.
+    #[arg(long, requires = "certificate")]
+    private_key: Option<PathBuf>,
 }
 
 impl Settings {
@@ -185,18 +208,14 @@ impl Settings {
             }
             headers[name.trim()] = json!(value.trim());
         }
+        let certificate = match (self.certificate, self.private_key) {
+            (Some(chain), Some(key)) => Some(json!({ "certificate_chain": pem(&chain)?, "private_key": pem(&key)? })),
+            _ => None,
+        };
         Ok(vec![
             ("name", self.name.map(Value::from)),
             ("filter", self.filter.map(Value::from)),
-            (
-                "template",
-                self.template
-                    .as_deref()
-                    .map(json_argument)
-                    .transpose()?
-                    .map(|text| serde_json::from_str(text.get()))
-                    .transpose()?,
-            ),
+            ("template", json_value(self.template.as_deref())?),
             ("timeout_ms", self.timeout_ms.map(Value::from)),
             ("schedule", self.schedule.map(Value::from)),
             ("rate_per_second", self.rate.map(Value::from)),
@@ -207,8 +226,21 @@ impl Settings {
             ("fifo", self.fifo.map(Value::from)),
             ("digest", self.digest.map(Value::from)),
             ("asymmetric", self.asymmetric.map(Value::from)),
+            ("authentication", json_value(self.authentication.as_deref())?),
+            ("client_certificate", certificate),
         ])
     }
+}
+
+/// The value of an argument with JSON.
+fn json_value(argument: Option<&str>) -> anyhow::Result<Option<Value>> {
+    let text = argument.map(json_argument).transpose()?;
+    Ok(text.map(|text| serde_json::from_str(text.get())).transpose()?)
+}
+
+/// The content of a file in PEM.
+fn pem(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 #[derive(Args)]

@@ -196,6 +196,7 @@ impl Action {
             "wait" => Some(Self::Wait(remedy.until)),
             "change_subscriptions" => open(Right::Endpoints, page_of("/edit"), "Change the subscriptions"),
             "change_filter" => open(Right::Endpoints, page_of("/edit"), "Change the filter"),
+            "change_authentication" => open(Right::Endpoints, page_of("/edit"), "Change the authentication"),
             "resume_key" => open(Right::Endpoints, page_of("/ordering-keys"), "Resume the key"),
             "change_url" => open(Right::Endpoints, page_of("/edit"), "Change the URL"),
             "repair_certificate" | "test" => open(Right::Test, page_of("/test"), "Test the webhook"),

@@ -128,6 +128,12 @@ impl Drain {
             }
             if is_empty {
                 self.wait(next.endpoint, reserved.blocked);
+                if let Some(Blocked::Until(_, QueueReason::TokenUnavailable)) = reserved.blocked
+                    && context.lanes.tokens.permit(&endpoint)
+                {
+                    // The token came before the wait began.
+                    context.backlogs.lane_has_room(next.endpoint);
+                }
                 continue;
             }
             let Next { floor, .. } = next;
@@ -173,6 +179,7 @@ impl Drain {
             )) => {
                 backlogs.waits_until(endpoint, at.max(Instant::now() + TOKENS_OF));
             }
+            Some(Blocked::Until(at, QueueReason::TokenUnavailable)) => backlogs.waits_for_probe(endpoint, at),
             Some(Blocked::Until(at, _)) => {
                 backlogs.waits_for_probe(endpoint, at);
                 // The probe may have succeeded before the wait began.

@@ -48,7 +48,8 @@ struct Backlog {
     retry: Duration,
     /// True if the backlog was found empty and waits for the next try.
     is_empty: bool,
-    /// True if the backlog waits for the next probe. The success of a probe in flight ends the wait.
+    /// True if the backlog waits for the next probe, or for a token. The success of a probe in flight, or the token, ends
+    /// the wait.
     is_probing: bool,
     /// True until the first lease. False for a backlog that was taken over.
     is_new: bool,
@@ -197,7 +198,7 @@ impl Backlogs {
         endpoints
     }
 
-    /// Makes a backlog ready that waits for room in the lane or for a probe.
+    /// Makes a backlog ready that waits for room in the lane, for a probe or for a token.
     pub(super) fn lane_has_room(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
         if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state == State::Lane || backlog.is_probing) {
@@ -266,8 +267,8 @@ impl Backlogs {
         self.inner().wait(endpoint, State::Lane);
     }
 
-    /// Makes a backlog wait for the next probe, at the latest until `at`. The success of a probe in flight ends the
-    /// wait.
+    /// Makes a backlog wait for the next probe or for a token, at the latest until `at`. The success of a probe in flight,
+    /// or the token, ends the wait.
     pub(super) fn waits_for_probe(&self, endpoint: EndpointId, at: Instant) {
         let mut inner = self.inner();
         inner.wait(endpoint, State::Until(at));

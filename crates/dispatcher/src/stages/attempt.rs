@@ -23,6 +23,7 @@ use tracing::Instrument;
 
 use super::{InFlight, retry_messages::NextRetry, spans};
 use crate::{
+    access_tokens::LiveToken,
     context::Context,
     lanes::{RecordPermit, Turn},
     metric,
@@ -31,6 +32,9 @@ use crate::{
 /// Bytes kept of a successful response's body. An endpoint that answers 64 KiB of HTML to each event would otherwise
 /// fill the disk.
 const MAX_KEPT_OF_SUCCESS: usize = 1024;
+
+/// Status of a receiver that does not accept the token.
+const UNAUTHORIZED: u16 = 401;
 
 /// Result of a leased delivery.
 pub(crate) enum AttemptResult {
@@ -106,6 +110,7 @@ impl Attempts {
 
     /// Attempts. The error is the reason to give the delivery back: nothing was sent.
     async fn attempt(&self, in_flight: &InFlight, turn: Turn) -> Result<AttemptResult, QueueReason> {
+        let token = self.token(&in_flight.endpoint)?;
         let passed = self.context.lanes.egress.begin().ok_or(QueueReason::EgressUnavailable)?;
         let slowly = async {
             turn.until_slow().await;
@@ -126,7 +131,7 @@ impl Attempts {
             biased;
             // First: the wait begins before the attempt connects.
             never = connected => match never {},
-            sent = self.send(in_flight) => sent,
+            sent = self.send(in_flight, token.as_ref()) => sent,
             never = slowly => match never {},
         };
         let (record, retry) = match sent {
@@ -136,6 +141,9 @@ impl Attempts {
                 return Err(QueueReason::EgressUnavailable);
             }
         };
+        if let Some(token) = token.filter(|_| record.outcome.status() == Some(UNAUTHORIZED)) {
+            self.context.lanes.tokens.refused(in_flight.endpoint.id, &token);
+        }
         // No sign of the network.
         if !matches!(record.outcome, Outcome::TimedOut | Outcome::NotSendable | Outcome::AddressForbidden) {
             passed.reached();
@@ -151,8 +159,19 @@ impl Attempts {
         Ok(AttemptResult::Sent { record: Box::new(record), retry, disables, permit, is_in_order })
     }
 
+    /// The token of an endpoint with OAuth 2.0. The error is the reason to give the delivery back.
+    fn token(&self, endpoint: &Endpoint) -> Result<Option<LiveToken>, QueueReason> {
+        let Some((_, version)) = endpoint.oauth2() else { return Ok(None) };
+        let live = self.context.lanes.tokens.live(endpoint, version);
+        live.map(Some).ok_or(QueueReason::TokenUnavailable)
+    }
+
     /// Makes the attempt, and decides the next state.
-    async fn send(&self, in_flight: &InFlight) -> Result<(AttemptRecord, Option<NextRetry>), EgressUnavailable> {
+    async fn send(
+        &self,
+        in_flight: &InFlight,
+        token: Option<&LiveToken>,
+    ) -> Result<(AttemptRecord, Option<NextRetry>), EgressUnavailable> {
         let InFlight { endpoint, body, .. } = in_flight;
         let context = &self.context;
         let started_at = context.now();
@@ -182,6 +201,10 @@ impl Attempts {
                 body.clone(),
             ),
             false => Request::of_delivery(endpoint, &sending, body.clone()),
+        };
+        let request = match token {
+            Some(token) => request.with_token(token.header.clone()),
+            None => request,
         };
         metrics::gauge!(metric::ATTEMPTS_IN_FLIGHT).increment(1);
         let exchange = self.client.post(request).instrument(span.clone()).await;

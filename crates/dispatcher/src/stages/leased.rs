@@ -173,7 +173,8 @@ async fn end(context: &Arc<Context>, mut ended: Vec<EndLeased>) {
     }
 }
 
-/// Gives leased deliveries back unsent. The backlogs then rest, except at the stop of the process.
+/// Gives leased deliveries back unsent. The backlogs then rest, except at the stop of the process. A backlog without a token
+/// waits for the token anyway.
 pub(crate) async fn give_back(context: &Arc<Context>, mut back: Vec<GiveBack>) {
     if back.is_empty() {
         return;
@@ -189,8 +190,10 @@ pub(crate) async fn give_back(context: &Arc<Context>, mut back: Vec<GiveBack>) {
             if tried.unknown_commit {
                 context.backlogs.look_for_more();
             }
-            let is_stopping = back.iter().all(|given| given.reason == QueueReason::ShuttingDown);
-            for backlog in touched.iter().filter(|_| !is_stopping) {
+            let waits_anyway =
+                |given: &GiveBack| matches!(given.reason, QueueReason::ShuttingDown | QueueReason::TokenUnavailable);
+            let rests = !back.iter().all(waits_anyway);
+            for backlog in touched.iter().filter(|_| rests) {
                 context.backlogs.rest(backlog.endpoint, GIVEN_BACK_REST);
             }
         }

@@ -19,7 +19,10 @@ pub use application::{ApplicationFacts, application_findings};
 pub use deployment::{
     ApplicationLoad, DueDeliveries, Facts, JobFact, MAX_LATE, MAX_PARKED, ParkedGroup, QueueFact, examine, summary,
 };
-pub use endpoints::{ChangeFact, EndpointFact, ExpiringFact, HeldFact, MAX_HELD, MAX_WAITING, RotationFact};
+pub use endpoints::{
+    CERTIFICATE_ENDS_SOON, CertificateFact, ChangeFact, EndpointFact, ExpiringFact, HeldFact, MAX_HELD, MAX_WAITING,
+    RotationFact,
+};
 pub use processes::{ProcessFact, differing_settings};
 pub use stopped::{MAX_PARKED_KEYS, Stop, StoppedFact};
 

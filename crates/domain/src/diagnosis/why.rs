@@ -110,6 +110,8 @@ pub enum Remedy {
     ChangeFilter(EndpointId),
     /// Resume the parked ordering key of the webhook.
     ResumeKey(EndpointId),
+    /// Repair the token server, or change the authentication of the webhook.
+    ChangeAuthentication(EndpointId),
     /// Change the URL of the webhook.
     ChangeUrl(EndpointId),
     /// Repair the certificate or the TLS settings of the receiver.
@@ -136,6 +138,7 @@ impl Remedy {
             Self::ChangeSubscriptions(_) => "change_subscriptions",
             Self::ChangeFilter(_) => "change_filter",
             Self::ResumeKey(_) => "resume_key",
+            Self::ChangeAuthentication(_) => "change_authentication",
             Self::ChangeUrl(_) => "change_url",
             Self::RepairCertificate(_) => "repair_certificate",
             Self::CheckSignature(_) => "check_signature",
@@ -248,6 +251,8 @@ pub struct WebhookFacts {
     pub filtered: FilterResult,
     /// Why the template has no body for the event.
     pub template_fault: Option<String>,
+    /// Failure of the token server; `None` if the last fetch brought a token.
+    pub token_failure: Option<TokenFailure>,
     /// Classes of outcomes; `None` if unknown to the process.
     pub rules: Option<OutcomeRules>,
     /// Changes since shortly before the acceptance of the event, newest first.
@@ -258,6 +263,15 @@ pub struct WebhookFacts {
     pub attempts: Vec<AttemptFacts>,
     /// Backlog of the webhook.
     pub backlog: Option<BacklogFacts>,
+}
+
+/// Failed fetches of a token in a row.
+#[derive(Debug, Clone)]
+pub struct TokenFailure {
+    /// Reason of the last failure, behind "the token server".
+    pub error: String,
+    /// Beginning of the failures.
+    pub since: Timestamp,
 }
 
 /// Result of a webhook's present filter for the event.

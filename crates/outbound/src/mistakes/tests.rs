@@ -47,6 +47,8 @@ fn endpoint(dialect: &str, secrets: &[(&SigningSecret, Option<i64>)]) -> Endpoin
         subscriptions: Vec::new(),
         filter: None,
         template: None,
+        authentication: None,
+        certificate: None,
         secrets: secrets.iter().map(secret).collect(),
         signing_keys: None,
         headers: HeaderMap::new(),

@@ -1,6 +1,7 @@
 //! Tests the client against endpoints of all kinds, over real sockets.
 
 mod answers;
+mod certificates;
 mod egress;
 mod failures;
 mod guard;
@@ -9,3 +10,4 @@ mod probe;
 mod receiver;
 mod reuse;
 mod tls;
+mod tokens;

@@ -122,6 +122,7 @@ pub(crate) fn request(url: &str, deadline: Duration) -> Request {
     Request {
         url: url.parse().expect("URL"),
         headers: HeaderMap::new(),
+        certificate: None,
         content_type: HeaderValue::from_static("application/json"),
         body: Bytes::from_static(b"{\"event\":\"X\"}"),
         deadline,

@@ -6,7 +6,11 @@ use deadpool_postgres::GenericClient;
 use fanfare_domain::{
     application::{EndpointStatus, Feed},
     delivery::policy::{InvalidSchedule, Schedule},
-    endpoint::{fifo::Fifo, secret::SigningSecret},
+    endpoint::{
+        authentication::{Authentication, ClientCertificate, ShownAuthentication, ShownCertificate},
+        fifo::Fifo,
+        secret::SigningSecret,
+    },
     ids::{ApplicationId, AuditId, EndpointId, SecretId},
 };
 use jiff::{Timestamp, civil::Date};
@@ -16,6 +20,7 @@ use crate::{
     Store, StoreError,
     configuration::{
         applications::{LOCK_OWNER, OWNER},
+        credentials,
         secrets::seal_headers,
     },
     connection::store::{milliseconds, row_count},
@@ -79,6 +84,12 @@ pub struct EndpointSettings {
     pub is_asymmetric: Option<bool>,
     /// Time until the deletion of a temporary endpoint.
     pub lifetime: Option<Duration>,
+    /// Checked authentication; `Some(None)` for none.
+    pub authentication: Option<Option<Authentication>>,
+    /// Version of the stored authentication whose secret the change keeps.
+    pub keeps_secret_of: Option<i64>,
+    /// Checked client certificate; `Some(None)` for none.
+    pub certificate: Option<Option<ClientCertificate>>,
 }
 
 /// Selects the endpoints of a list. An endpoint must meet all conditions.
@@ -137,6 +148,12 @@ pub struct EndpointRow {
     pub is_asymmetric: bool,
     /// Deletion of a temporary endpoint, unless its feed is read.
     pub expires_at: Option<Timestamp>,
+    /// Authentication, without secrets.
+    pub authentication: Option<ShownAuthentication>,
+    /// Number of the authentication. Grows with each change.
+    pub authentication_version: i64,
+    /// Client certificate, without the private key.
+    pub certificate: Option<ShownCertificate>,
     /// Until then the previous secret signs, too.
     pub rotation_ends_at: Option<Timestamp>,
     /// Time of creation.
@@ -147,7 +164,7 @@ pub struct EndpointRow {
 
 const COLUMNS: &str = "id, application_id, name, url, event_types, status, status_reason, timeout_ms, schedule, \
                        rate_per_second, email, header_names, trace_context, filter, template, fifo, feed, digest_from, \
-                       signed_by_keys, expires_at, \
+                       signed_by_keys, expires_at, authentication, authentication_version, certificate, \
                        created_at, updated_at, \
                        (SELECT max(expires_at) FROM endpoint_secrets s \
                         WHERE s.endpoint_id = endpoints.id AND s.expires_at > now()) AS rotation_ends_at";
@@ -255,7 +272,8 @@ impl Store {
         Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
     }
 
-    /// Changes an endpoint; `None` if the endpoint does not exist. After a change of status a dispatcher looks at the
+    /// Changes an endpoint; `None` if the endpoint does not exist, or if the change keeps a secret that was changed meanwhile.
+    /// After a change of status a dispatcher looks at the
     /// endpoint's backlog at once.
     pub async fn change_endpoint(
         &self,
@@ -263,7 +281,15 @@ impl Store {
         id: EndpointId,
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
-        self.change_endpoint_in(&*self.connection().await?, application, id, settings).await
+        let mut connection = self.connection().await?;
+        if settings.authentication.is_none() && settings.certificate.is_none() {
+            return self.change_endpoint_in(&*connection, application, id, settings).await;
+        }
+        let transaction = connection.transaction().await?;
+        transaction.execute(LOCK_OWNER, &[&application.0]).await?;
+        let changed = self.change_endpoint_in(&transaction, application, id, settings).await?;
+        transaction.commit().await?;
+        Ok(changed)
     }
 
     pub(crate) async fn change_endpoint_in(
@@ -273,6 +299,9 @@ impl Store {
         id: EndpointId,
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
+        if !self.change_credentials_in(client, (application, id), settings).await? {
+            return Ok(None);
+        }
         let EndpointSettings { name, url, event_types, status, keeps_pause, timeout, schedule, rate, .. } = settings;
         let EndpointSettings { email, headers, sends_trace, filter, template, fifo, feed, .. } = settings;
         let EndpointSettings { has_digest, is_asymmetric, lifetime, .. } = settings;
@@ -384,7 +413,9 @@ impl Store {
             "{OWNER}, endpoint AS (
                  UPDATE endpoints
                  SET deleted_at = now(), updated_at = now(), header_names = '{{}}', headers_key_name = NULL,
-                     headers_ciphertext = NULL
+                     headers_ciphertext = NULL, authentication = NULL, authentication_key_name = NULL,
+                     authentication_ciphertext = NULL, certificate = NULL, certificate_key_name = NULL,
+                     certificate_ciphertext = NULL, certificate_ends_at = NULL
                  FROM owner
                  WHERE id = $1 AND application_id = owner.application AND deleted_at IS NULL
                    AND (NOT $3 OR expires_at < now()) RETURNING id, application_id
@@ -393,6 +424,8 @@ impl Store {
                  SELECT $4, application_id, 'fanfare', 'delete_webhook', $5, $6, 'done' FROM endpoint WHERE $3
              ), secrets AS (
                  DELETE FROM endpoint_secrets WHERE endpoint_id IN (SELECT id FROM endpoint)
+             ), tokens AS (
+                 DELETE FROM endpoint_tokens WHERE endpoint_id IN (SELECT id FROM endpoint)
              ), looked AS (
                  UPDATE endpoint_backlogs b SET next_look = now() FROM endpoint WHERE b.endpoint_id = endpoint.id
              )
@@ -491,6 +524,9 @@ fn read(row: &Row) -> Result<EndpointRow, StoreError> {
         digest_from: row.get("digest_from"),
         is_asymmetric: row.get("signed_by_keys"),
         expires_at: row.get("expires_at"),
+        authentication: credentials::shown_authentication(id, row)?,
+        authentication_version: row.get("authentication_version"),
+        certificate: credentials::shown_certificate(id, row)?,
         rotation_ends_at: row.get("rotation_ends_at"),
         created_at: row.get("created_at"),
         updated_at: row.get("updated_at"),

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use crate::{
     Keyring, Store, StoreError,
-    configuration::{endpoints, plans, secrets, signing_keys},
+    configuration::{credentials, endpoints, plans, secrets, signing_keys},
     directory::{changes::Changes, counts, snapshot::Snapshot},
 };
 
@@ -335,6 +335,8 @@ fn endpoint(
         secrets: Vec::new(),
         signing_keys: settings.signing_keys.clone().filter(|_| row.get("signed_by_keys")),
         headers: secrets::open_headers(keyring, id, row)?,
+        authentication: credentials::open_authentication(keyring, id, row)?.map(Arc::new),
+        certificate: credentials::open_certificate(keyring, id, row)?.map(Arc::new),
         dialect: Arc::clone(dialect),
         policy: policy(row, &dialect.policy).map_err(|fault| corrupt(fault.to_string()))?,
         redaction: Arc::clone(&settings.redaction),
@@ -393,6 +395,8 @@ const LOOK_UPS_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bi
 const ENDPOINTS: &str = "
 SELECT e.id, e.application_id, e.url, e.event_types, e.filter, e.template, e.status, e.feed, e.fifo, e.digest_from,
        e.timeout_ms, e.schedule, e.rate_per_second, e.headers_key_name, e.headers_ciphertext,
+       e.authentication_key_name, e.authentication_ciphertext, e.authentication_version, e.certificate_key_name,
+       e.certificate_ciphertext,
        e.email IS NOT NULL AS has_email, e.trace_context, e.signed_by_keys, e.deleted_at IS NOT NULL AS is_deleted,
        s.id AS secret_id, s.key_name, s.ciphertext, s.created_at, s.expires_at
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, since)

@@ -6,7 +6,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use fanfare_domain::{
     application::EndpointStatus,
     delivery::{FailureReason, QueueReason, State, outcome::Outcome},
-    diagnosis::why::{AttemptFacts, BacklogFacts, ChangeFacts, DeliveryFacts, FilterResult, ParkedFacts, WebhookFacts},
+    diagnosis::why::{
+        AttemptFacts, BacklogFacts, ChangeFacts, DeliveryFacts, FilterResult, ParkedFacts, TokenFailure, WebhookFacts,
+    },
     endpoint::filter::Filter,
     event::subscription::Subscription,
     ids::{ApplicationId, AuditId, DeliveryId, EndpointId, EventId, ParkedId, ReplayId},
@@ -59,7 +61,8 @@ SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reaso
        asked.delivery_id, d.state, d.reason, d.since, d.due_at, d.expires_at, d.replay_id, d.first_in_order, d.parked_by,
        b.since AS backlog_since, b.failures, b.next_probe, b.rests_until,
        CASE WHEN d.reason = 'not_rendered' THEN (SELECT s.fault FROM delivery_bodies s WHERE s.id = asked.delivery_id) END
-           AS template_fault
+           AS template_fault,
+       t.error AS token_error, t.failing_since
 FROM unnest($2::uuid[], $3::uuid[]) WITH ORDINALITY AS asked(endpoint_id, delivery_id, place)
 CROSS JOIN LATERAL (SELECT * FROM endpoints p WHERE p.id = asked.endpoint_id AND p.application_id = $1 LIMIT 1) p
 LEFT JOIN LATERAL (
@@ -77,6 +80,8 @@ LEFT JOIN LATERAL (
         FROM deliveries d WHERE d.application_id = $1 AND d.id = asked.delivery_id) both_tables
     ORDER BY is_open DESC LIMIT 1) d ON true
 LEFT JOIN LATERAL (SELECT * FROM endpoint_backlogs b WHERE b.endpoint_id = p.id LIMIT 1) b ON true
+LEFT JOIN LATERAL (SELECT * FROM endpoint_tokens t
+                   WHERE t.endpoint_id = p.id AND t.version = p.authentication_version LIMIT 1) t ON true
 ORDER BY asked.place";
 
 /// Last attempts of the deliveries $2, at most $3 of each, first to last.
@@ -168,6 +173,8 @@ fn webhook(row: &Row, attempts: Vec<AttemptFacts>, changes: &[Row]) -> Result<Ex
         next_probe: row.get("next_probe"),
         rests_until: row.get("rests_until"),
     };
+    let token_failure =
+        |since| TokenFailure { error: row.get::<_, Option<String>>("token_error").unwrap_or_default(), since };
     Ok(ExplainedWebhook {
         name: row.get("name"),
         url: row.get("url"),
@@ -182,6 +189,7 @@ fn webhook(row: &Row, attempts: Vec<AttemptFacts>, changes: &[Row]) -> Result<Ex
             filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
             filtered: FilterResult::Unknown,
             template_fault: row.get("template_fault"),
+            token_failure: row.get::<_, Option<Timestamp>>("failing_since").map(token_failure),
             rules: None,
             changes: changes.iter().filter(is_about).map(change).collect(),
             delivery: delivery(row, is_paused)?,

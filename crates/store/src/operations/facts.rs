@@ -3,9 +3,9 @@
 use fanfare_domain::{
     diagnosis::{
         findings::{
-            ApplicationFacts, ApplicationLoad, DueDeliveries, ExpiringFact, Facts, HeldFact, JobFact, MAX_HELD,
-            MAX_LATE, MAX_PARKED, MAX_PARKED_KEYS, ParkedGroup, ProcessFact, QueueFact, RotationFact, Stop,
-            StoppedFact,
+            ApplicationFacts, ApplicationLoad, CERTIFICATE_ENDS_SOON, CertificateFact, DueDeliveries, ExpiringFact,
+            Facts, HeldFact, JobFact, MAX_HELD, MAX_LATE, MAX_PARKED, MAX_PARKED_KEYS, ParkedGroup, ProcessFact,
+            QueueFact, RotationFact, Stop, StoppedFact,
         },
         rollup::{Counts, HOUR, STEP, floor},
     },
@@ -51,6 +51,7 @@ impl Store {
             endpoints: endpoints.iter().map(|endpoint| endpoint.fact.clone()).collect(),
             applications: self.loads((since, counted_until), recent.events).await?,
             rotations: self.ending_rotations(None).await?,
+            certificates: self.ending_certificates(None).await?,
             held: self.held_backlogs(None).await?,
             expiring: self.oldest_expiries(None).await?,
             partitions_ahead: days.get("ahead"),
@@ -72,6 +73,7 @@ impl Store {
             endpoints: endpoints.into_iter().map(|endpoint| endpoint.fact).collect(),
             stopped: self.stopped_endpoints(application).await?,
             rotations: self.ending_rotations(Some(application)).await?,
+            certificates: self.ending_certificates(Some(application)).await?,
             held: self.held_backlogs(Some(application)).await?,
             expiring: self.oldest_expiries(Some(application)).await?,
             recent: self.sum(subject, (saturating_sub(now, HOUR), now)).await?,
@@ -194,6 +196,25 @@ LEFT JOIN plans p ON p.name = a.plan ORDER BY 4 DESC";
             StoppedFact { application, endpoint, host, since: row.get("since"), cause }
         };
         Ok(rows.iter().map(stopped).collect())
+    }
+
+    /// The client certificates of enabled and paused endpoints that end first.
+    async fn ending_certificates(
+        &self,
+        application: Option<ApplicationId>,
+    ) -> Result<Vec<CertificateFact>, StoreError> {
+        let statement = format!(
+            "SELECT p.application_id, p.id, p.url, p.certificate_ends_at FROM endpoints p
+             WHERE p.certificate_ends_at < now() + interval '{} s' AND p.deleted_at IS NULL AND p.status <> 'disabled'
+               AND ($1::uuid IS NULL OR p.application_id = $1) ORDER BY p.certificate_ends_at LIMIT $2",
+            CERTIFICATE_ENDS_SOON.as_secs()
+        );
+        let rows = self.of_application(&statement, application, MAX_LISTED).await?;
+        let ending = |row: &Row| {
+            let (application, endpoint, host) = place(row);
+            CertificateFact { application, endpoint, host, ends_at: row.get("certificate_ends_at") }
+        };
+        Ok(rows.iter().map(ending).collect())
     }
 
     /// The longest paused endpoints with held deliveries. Counts no further than the findings need, at most half of what

@@ -19,7 +19,7 @@ struct Embedded {
 
 /// Migrations of this release, in their order. A list instead of refinery's macro: the macro compiles refinery and its
 /// regular expressions a second time.
-const MIGRATIONS: [Embedded; 20] = [
+const MIGRATIONS: [Embedded; 21] = [
     Embedded {
         name: "V1__schema",
         purpose: "The schema of the first release. Locks: none on existing tables.",
@@ -147,6 +147,13 @@ const MIGRATIONS: [Embedded; 20] = [
                   the counts. Locks: applications, rollups and rollups_hourly with all partitions, exclusively, for \
                   milliseconds. The migration waits at most 2 s for each lock, and tries again up to 30 times.",
         sql: include_str!("../../migrations/V20__plans.sql"),
+    },
+    Embedded {
+        name: "V21__authentication",
+        purpose: "Columns for the authentication and the client certificates of endpoints, an index of endpoints with a \
+                  certificate, and a table of the tokens of token servers. Locks: endpoints, exclusively, while the index \
+                  is built: about 0.1 s for each million of endpoints.",
+        sql: include_str!("../../migrations/V21__authentication.sql"),
     },
 ];
 

@@ -9,11 +9,12 @@ use crate::{
     Keyring, Store, StoreError,
     configuration::{
         applications::LOCK_OWNER,
+        credentials::{authentication_identity, certificate_identity},
         secrets::{headers_identity, identity},
         signing_keys,
     },
     connection::keyring::Sealed,
-    pipeline::bodies,
+    pipeline::{access_tokens::token_identity, bodies},
 };
 
 /// Numbers of re-encrypted values.
@@ -23,6 +24,8 @@ pub struct Reencrypted {
     pub secrets: u64,
     /// Header sets of endpoints.
     pub headers: u64,
+    /// Authentications, client certificates and tokens of endpoints.
+    pub credentials: u64,
     /// Bodies of events, and of deliveries by a template.
     pub bodies: u64,
 }
@@ -37,6 +40,36 @@ SELECT public_key, key_name, ciphertext FROM signing_keys WHERE application_id =
 const HEADERS: &str = "
 SELECT id, headers_key_name AS key_name, headers_ciphertext AS ciphertext FROM endpoints
 WHERE application_id = $1 AND headers_key_name <> $2";
+
+const AUTHENTICATIONS: &str = "
+SELECT id, authentication_key_name AS key_name, authentication_ciphertext AS ciphertext FROM endpoints
+WHERE application_id = $1 AND authentication_key_name <> $2";
+
+const CERTIFICATES: &str = "
+SELECT id, certificate_key_name AS key_name, certificate_ciphertext AS ciphertext FROM endpoints
+WHERE application_id = $1 AND certificate_key_name <> $2";
+
+const TOKENS: &str = "
+SELECT t.endpoint_id AS id, t.key_name, t.ciphertext FROM endpoint_tokens t JOIN endpoints e ON e.id = t.endpoint_id
+WHERE e.application_id = $1 AND t.key_name <> $2 FOR UPDATE OF t";
+
+/// Encrypted values of an application's endpoints: the rows, their identity, and the change of a row.
+type OfEndpoints = (&'static str, fn(EndpointId) -> Vec<u8>, &'static str);
+
+/// Encrypted credentials of endpoints.
+const CREDENTIALS: [OfEndpoints; 3] = [
+    (
+        AUTHENTICATIONS,
+        authentication_identity,
+        "UPDATE endpoints SET authentication_key_name = $2, authentication_ciphertext = $3 WHERE id = $1",
+    ),
+    (
+        CERTIFICATES,
+        certificate_identity,
+        "UPDATE endpoints SET certificate_key_name = $2, certificate_ciphertext = $3 WHERE id = $1",
+    ),
+    (TOKENS, token_identity, "UPDATE endpoint_tokens SET key_name = $2, ciphertext = $3 WHERE endpoint_id = $1"),
+];
 
 const BODIES: &str = "
 SELECT application_id, id, accepted_at, body_key_name AS key_name, body_ciphertext AS ciphertext FROM events
@@ -55,16 +88,21 @@ impl Store {
     pub async fn reencrypt(&self) -> Result<Reencrypted, StoreError> {
         let mut done = Reencrypted::default();
         let current = self.keyring.current()?.to_owned();
-        let statement = "SELECT e.application_id FROM endpoints e WHERE e.headers_key_name <> $1
+        let statement = "SELECT e.application_id FROM endpoints e
+                         WHERE e.headers_key_name <> $1 OR e.authentication_key_name <> $1 OR e.certificate_key_name <> $1
+                         UNION
+                         SELECT e.application_id FROM endpoints e JOIN endpoint_tokens t ON t.endpoint_id = e.id
+                         WHERE t.key_name <> $1
                          UNION
                          SELECT e.application_id FROM endpoints e JOIN endpoint_secrets s ON s.endpoint_id = e.id
                          WHERE s.key_name <> $1
                          UNION SELECT application_id FROM signing_keys WHERE key_name <> $1";
         let applications = self.connection().await?.query(statement, &[&current]).await?;
         for row in applications {
-            let (secrets, headers) = self.reencrypt_configuration(ApplicationId(row.get(0)), &current).await?;
-            done.secrets += secrets;
-            done.headers += headers;
+            let of_application = self.reencrypt_configuration(ApplicationId(row.get(0)), &current).await?;
+            done.secrets += of_application.secrets;
+            done.headers += of_application.headers;
+            done.credentials += of_application.credentials;
         }
         done.bodies = self.reencrypt_bodies(&current).await? + self.reencrypt_delivery_bodies(&current).await?;
         Ok(done)
@@ -74,16 +112,16 @@ impl Store {
         &self,
         application: ApplicationId,
         current: &str,
-    ) -> Result<(u64, u64), StoreError> {
+    ) -> Result<Reencrypted, StoreError> {
         let mut connection = self.connection().await?;
         let transaction = connection.transaction().await?;
         transaction.execute(LOCK_OWNER, &[&application.0]).await?;
-        let (mut secrets, mut headers) = (0, 0);
+        let mut done = Reencrypted::default();
         for row in transaction.query(SECRETS, &[&application.0, &current]).await? {
             let id: Uuid = row.get("id");
             let sealed = anew(&self.keyring, &row, &identity(EndpointId(row.get("endpoint_id")), SecretId(id)))?;
             let statement = "UPDATE endpoint_secrets SET key_name = $2, ciphertext = $3 WHERE id = $1";
-            secrets += transaction.execute(statement, &[&id, &sealed.key_name, &sealed.ciphertext]).await?;
+            done.secrets += transaction.execute(statement, &[&id, &sealed.key_name, &sealed.ciphertext]).await?;
         }
         for row in transaction.query(SIGNING_KEYS, &[&application.0, &current]).await? {
             let public = signing_keys::public(application, &row)?;
@@ -92,16 +130,23 @@ impl Store {
                              WHERE application_id = $1 AND public_key = $2";
             let parameters: [&(dyn ToSql + Sync); 4] =
                 [&application.0, &public.0.as_slice(), &sealed.key_name, &sealed.ciphertext];
-            secrets += transaction.execute(statement, &parameters).await?;
+            done.secrets += transaction.execute(statement, &parameters).await?;
         }
         for row in transaction.query(HEADERS, &[&application.0, &current]).await? {
             let id: Uuid = row.get("id");
             let sealed = anew(&self.keyring, &row, &headers_identity(EndpointId(id)))?;
             let statement = "UPDATE endpoints SET headers_key_name = $2, headers_ciphertext = $3 WHERE id = $1";
-            headers += transaction.execute(statement, &[&id, &sealed.key_name, &sealed.ciphertext]).await?;
+            done.headers += transaction.execute(statement, &[&id, &sealed.key_name, &sealed.ciphertext]).await?;
+        }
+        for (rows, identity, change) in CREDENTIALS {
+            for row in transaction.query(rows, &[&application.0, &current]).await? {
+                let id: Uuid = row.get("id");
+                let sealed = anew(&self.keyring, &row, &identity(EndpointId(id)))?;
+                done.credentials += transaction.execute(change, &[&id, &sealed.key_name, &sealed.ciphertext]).await?;
+            }
         }
         transaction.commit().await?;
-        Ok((secrets, headers))
+        Ok(done)
     }
 
     /// Uses short statements: a statement that holds a table for long would block its partitions' creation and removal.

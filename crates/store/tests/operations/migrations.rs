@@ -26,8 +26,8 @@ async fn a_plan_names_the_missing_indexes_and_changes_nothing() {
     let forget = "DELETE FROM refinery_schema_history";
     database.connect().await.batch_execute(forget).await.expect("no schema");
     let (migrations, _) = database.store.planned().await.expect("a plan");
-    assert_eq!(migrations.len(), 20, "{migrations:?}");
-    assert_eq!(migrations.len(), 20, "{migrations:?}");
+    assert_eq!(migrations.len(), 21, "{migrations:?}");
+    assert_eq!(migrations.len(), 21, "{migrations:?}");
     assert_eq!(migrations[0].name, "V1__schema");
     assert_eq!(migrations[0].purpose, "The schema of the first release. Locks: none on existing tables.");
 }
@@ -66,6 +66,7 @@ async fn a_migration_tries_again_after_a_deadlock() {
                   ALTER TABLE endpoint_backlogs DROP COLUMN rests_until;
                   DROP INDEX endpoints_with_reason;
                   DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests, delivery_bodies;
+                  DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests, delivery_bodies, endpoint_tokens;
                   ALTER TABLE events DROP COLUMN ordering_key, DROP COLUMN deliver_at, DROP COLUMN cancelled_at,
                                      DROP COLUMN cancelled_by;
                   ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at,
@@ -73,6 +74,11 @@ async fn a_migration_tries_again_after_a_deadlock() {
                                         DROP COLUMN template, DROP COLUMN had_template, DROP COLUMN signed_by_keys;
                   DROP TABLE signing_keys;
                   DROP FUNCTION raise_version_of_signing_key;
+                                        DROP COLUMN template, DROP COLUMN had_template, DROP COLUMN authentication,
+                                        DROP COLUMN authentication_key_name, DROP COLUMN authentication_ciphertext,
+                                        DROP COLUMN authentication_version, DROP COLUMN certificate,
+                                        DROP COLUMN certificate_key_name, DROP COLUMN certificate_ciphertext,
+                                        DROP COLUMN certificate_ends_at;
                   DROP TABLE ordering_signals;
                   DROP FUNCTION advance_keys, signal_end_in_order CASCADE;
                   ALTER TABLE open_deliveries DROP COLUMN ordering_key, DROP COLUMN sequence, DROP COLUMN shaped;
@@ -121,7 +127,8 @@ async fn a_migration_tries_again_after_a_deadlock() {
             "V17__rests",
             "V18__signing_keys",
             "V19__operational_events",
-            "V20__plans"
+            "V20__plans",
+            "V21__authentication"
         ]
     );
 }

@@ -55,7 +55,8 @@ async fn the_previous_release_is_upgraded_with_its_open_deliveries() {
             "V17__rests",
             "V18__signing_keys",
             "V19__operational_events",
-            "V20__plans"
+            "V20__plans",
+            "V21__authentication"
         ]
     );
     assert!(planned.lines().all(|line| line.contains("Locks: ")), "{planned}");

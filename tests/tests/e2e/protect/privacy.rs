@@ -7,6 +7,7 @@ use fanfare_tests::{
     patience::until,
     receiver::{Behaviour, signature::is_signed},
     servers::instance::{Instance, Servers},
+    token_server::{TokenAnswer, TokenServer},
     world::{
         Endpoint, Setup, World,
         process::{fanfare, try_fanfare},
@@ -16,6 +17,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 const CREDENTIAL: &str = "Bearer tok-4f9d1c";
+const CLIENT_SECRET: &str = "cs-81d3a0f2";
 const PASSWORD: &str = "hunter2-7b1e";
 
 /// Two encryption keys.
@@ -218,6 +220,8 @@ async fn an_event_is_not_erased_while_it_is_sent() {
 async fn data_is_reencrypted_with_a_new_key_while_services_run() {
     let mut world = World::of_variables(&[("FANFARE_SECRET_KEYS", OLD)]).await;
     let endpoint = guarded(&world).await;
+    let other = world.endpoint("b", &["other"]).await;
+    world.change(&other, &json!({ "authentication": { "type": "bearer", "token": PASSWORD } })).await;
     let dispatcher = world.dispatcher().await;
     world.publish(&order()).await;
     let delivery = world.wait_for_deliveries("state=delivered", 1).await.remove(0);
@@ -233,13 +237,14 @@ async fn data_is_reencrypted_with_a_new_key_while_services_run() {
     let names = "SELECT count(*) FROM (
                      SELECT key_name FROM endpoint_secrets UNION ALL SELECT headers_key_name FROM endpoints
                      UNION ALL SELECT body_key_name FROM events
+                     UNION ALL SELECT authentication_key_name FROM endpoints
                  ) AS all_of_them WHERE key_name =";
-    assert_eq!(world.count(&format!("{names} 'old'")).await, 3);
+    assert_eq!(world.count(&format!("{names} 'old'")).await, 5);
     let said = fanfare(&world.variables, &["reencrypt"]);
-    assert!(said.contains("1 secrets, the headers of 1 endpoints, 1 bodies"), "{said}");
+    assert!(said.contains("2 secrets, the headers of 1 endpoints, 1 bodies of events, 1 credentials"), "{said}");
     assert!(said.contains("everything is encrypted with the first key"), "{said}");
     assert_eq!(world.count(&format!("{names} 'old'")).await, 0);
-    assert_eq!(world.count(&format!("{names} 'new'")).await, 3);
+    assert_eq!(world.count(&format!("{names} 'new'")).await, 5);
     assert!(
         !fanfare(&world.variables, &["reencrypt"]).contains("re-encrypted"),
         "a second run finds nothing to encrypt"
@@ -272,17 +277,25 @@ async fn a_thief_of_disks_and_logs_finds_no_secret() {
     let world = World::with(servers, &[("RUST_LOG", "trace")]).await;
     let endpoint = guarded(&world).await;
     world.receiver.script("a", &[Behaviour::FAIL, Behaviour::FAIL, Behaviour::Echo]);
+    let token_server = TokenServer::start(TokenAnswer::Token(3_600_000)).await;
+    let oauth2 = json!({
+        "type": "oauth2", "token_url": token_server.url(), "client_id": "shop", "client_secret": CLIENT_SECRET,
+    });
+    let other = world.endpoint("b", &["order.created"]).await;
+    world.change(&other, &json!({ "authentication": oauth2 })).await;
     let dispatcher = world.dispatcher().await;
     for _ in 0..20 {
         world.publish(&order()).await;
     }
-    world.wait_for_deliveries("state=delivered", 20).await;
+    world.wait_for_deliveries("state=delivered", 40).await;
     world.database().await.batch_execute("CHECKPOINT").await.expect("all is on disk");
 
     let key_ring = world.variables["FANFARE_SECRET_KEYS"].split(':').next_back().expect("a key").to_owned();
     let token = world.key.splitn(3, '_').last().expect("the secret part");
     let secret = endpoint.secret.strip_prefix("whsec_").expect("a secret");
-    let credentials = [secret, token, CREDENTIAL, &key_ring];
+    let basic = token_server.requests()[0].authorization.clone();
+    let access_token = token_server.tokens()[0].clone();
+    let credentials = [secret, token, CREDENTIAL, &key_ring, CLIENT_SECRET, &basic, &access_token];
     // Bodies are not searched in the broker: an event message holds the event as published.
     let logs: String =
         [world.ingest(), &dispatcher].iter().flat_map(|process| process.logs()).map(|line| line.to_string()).collect();

@@ -138,6 +138,7 @@ impl From<why::Remedy> for Remedy {
             | why::Remedy::ChangeSubscriptions(webhook)
             | why::Remedy::ChangeFilter(webhook)
             | why::Remedy::ResumeKey(webhook)
+            | why::Remedy::ChangeAuthentication(webhook)
             | why::Remedy::ChangeUrl(webhook)
             | why::Remedy::RepairCertificate(webhook)
             | why::Remedy::CheckSignature(webhook)

@@ -142,8 +142,8 @@ pub async fn read(
         let message = "the settings of the webhook cannot be read now: try again in a few seconds";
         ApiError::new(ErrorCode::ApplicationUnavailable, message).retry_after(2)
     })?;
-    // The own headers may be credentials of the URL.
-    let endpoint = Endpoint { headers: HeaderMap::new(), ..Endpoint::clone(endpoint) };
+    // The own headers and the authentication are credentials of the URL.
+    let endpoint = Endpoint { headers: HeaderMap::new(), authentication: None, ..Endpoint::clone(endpoint) };
     let now = api.store.now();
     let erased = page.entries.iter().filter(|entry| entry.content.is_none()).map(|entry| entry.event).collect();
     let data = page.entries.into_iter().filter_map(|entry| Entry::of(&endpoint, entry, now)).collect();

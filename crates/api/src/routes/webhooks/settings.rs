@@ -29,7 +29,13 @@ use crate::{
         error::{ApiError, ErrorCode},
         parameters::check_display_name,
     },
-    routes::{applications::checked_email, webhooks::templates::parsed_template},
+    routes::{
+        applications::checked_email,
+        webhooks::{
+            authentication::{NewAuthentication, NewCertificate},
+            templates::parsed_template,
+        },
+    },
     state::{ApiState, applications::ApplicationRules},
 };
 
@@ -100,6 +106,10 @@ pub struct New {
     pub asymmetric: Option<bool>,
     /// `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour.
     pub temporary: Option<bool>,
+    /// The authentication in `authorization`. Default: none.
+    pub authentication: Option<NewAuthentication>,
+    /// A client certificate, which the connections of this webhook show. Default: none.
+    pub client_certificate: Option<NewCertificate>,
 }
 
 /// Changes to a webhook. Omitted fields keep their value.
@@ -153,6 +163,14 @@ pub struct Change {
     pub digest: Option<bool>,
     /// `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
     pub asymmetric: Option<bool>,
+    /// The authentication in `authorization`, without the secret to keep the stored secret of the same type; `null`: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<NewAuthentication>)]
+    pub authentication: Option<Option<NewAuthentication>>,
+    /// A client certificate, which the connections of this webhook show; `null`: none.
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<NewCertificate>)]
+    pub client_certificate: Option<Option<NewCertificate>>,
 }
 
 impl From<New> for Change {
@@ -174,6 +192,8 @@ impl From<New> for Change {
             fifo: new.fifo.map(Some),
             digest: new.digest,
             asymmetric: new.asymmetric,
+            authentication: new.authentication.map(Some),
+            client_certificate: new.client_certificate.map(Some),
         }
     }
 }
@@ -315,18 +335,27 @@ impl ApiState {
         }
     }
 
-    /// Refuses another origin for stored headers: the values may be credentials of the present origin, and are hidden
-    /// from the caller. Accepts an unknown webhook, which the change itself refuses.
+    /// Refuses another origin for stored headers and stored authentication: the values are credentials of the present
+    /// origin, and are hidden from the caller. Accepts an unknown webhook, which the change itself refuses.
     pub(crate) async fn check_headers_of_move(
         &self,
         authorized: &AuthorizedApplication,
         webhook: EndpointId,
         settings: &EndpointSettings,
     ) -> Result<(), ApiError> {
-        let (Some(url), None) = (&settings.url, &settings.headers) else { return Ok(()) };
+        let Some(url) = &settings.url else { return Ok(()) };
         let Some(row) = self.store.endpoint(authorized.application, webhook).await? else { return Ok(()) };
         let origin = |url: &str| url.parse::<Url>().map(|url| url.origin());
-        if row.header_names.is_empty() || origin(url) == origin(&row.url) {
+        if origin(url) == origin(&row.url) {
+            return Ok(());
+        }
+        let keeps_secret = settings.authentication.is_none() || settings.keeps_secret_of.is_some();
+        if row.authentication.is_some() && keeps_secret {
+            let message = "`url` leads to another origin, and the authentication belongs to the present one: give \
+                           `authentication` with its secret in the same request, or null to remove it";
+            return Err(ApiError::new(ErrorCode::MissingField, message).at("authentication"));
+        }
+        if row.header_names.is_empty() || settings.headers.is_some() {
             return Ok(());
         }
         let message = "`url` leads to another origin, and the headers may be credentials of the present one: give \
@@ -367,6 +396,10 @@ impl ApiState {
             fifo: change.fifo.map(|fifo| fifo.as_deref().map(check_fifo).transpose()).transpose()?,
             has_digest: change.digest,
             is_asymmetric: change.asymmetric,
+            // Checked by `check_credentials`, which needs the stored secrets.
+            authentication: None,
+            keeps_secret_of: None,
+            certificate: None,
             lifetime: None,
             keeps_pause: false,
         })

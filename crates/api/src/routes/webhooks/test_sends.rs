@@ -35,7 +35,10 @@ use crate::{
         error::{ApiError, ErrorCode, Failures},
         parameters::Path,
     },
-    routes::{event_types::checked_data, webhooks::no_such_webhook},
+    routes::{
+        event_types::checked_data,
+        webhooks::{authentication::TestToken, no_such_webhook},
+    },
     state::{ApiState, beside_others},
 };
 
@@ -55,7 +58,7 @@ pub struct New {
     #[schema(value_type = Value)]
     pub data: Option<Box<RawValue>>,
     /// Another URL for this test, to try a change before saving. At another origin (scheme, host or port) the webhook's
-    /// own headers are not sent. Default: the webhook's URL.
+    /// own headers, authentication and client certificate are not sent. Default: the webhook's URL.
     pub url: Option<String>,
 }
 
@@ -142,9 +145,10 @@ pub async fn send(
     let new = test_event(&application, event_type, data, api.store.now())?;
     let shaped = shaped(&endpoint, &new).await?;
     let permit = api.test_sends.begin(authorized.application)?;
+    let token = api.token_for_test(&endpoint).await?;
     // A separate task records the test even if the client hangs up.
     let result = spawn_for_caller(async move {
-        let sent = api.send(&endpoint, &new, shaped.as_deref()).await;
+        let sent = api.send(&endpoint, &new, shaped.as_deref(), token).await;
         drop(permit);
         let (record, probe) = sent?;
         // The event is sent: the client gets the result even if the test cannot be recorded.
@@ -191,10 +195,14 @@ fn shown_body(new: &NewEvent, shaped: Option<&Shaped>) -> String {
     }
 }
 
-/// The endpoint at another URL, without digests. The headers may be credentials of the present origin, and go to no other.
+/// The endpoint at another URL, without digests. Headers and authentication are credentials of the present origin, and go
+/// to no other.
 fn at(url: Url, endpoint: &Endpoint) -> Endpoint {
-    let headers = if url.origin() == endpoint.url.origin() { endpoint.headers.clone() } else { HeaderMap::new() };
-    Endpoint { url, headers, digest_from: None, ..endpoint.clone() }
+    let endpoint = Endpoint { digest_from: None, ..endpoint.clone() };
+    if url.origin() == endpoint.url.origin() {
+        return Endpoint { url, ..endpoint };
+    }
+    Endpoint { url, headers: HeaderMap::new(), authentication: None, certificate: None, ..endpoint }
 }
 
 /// The type and the data of the test event, with defaults.
@@ -295,6 +303,7 @@ impl ApiState {
         endpoint: &Arc<Endpoint>,
         new: &NewEvent,
         shaped: Option<&Shaped>,
+        token: Option<TestToken>,
     ) -> Result<(AttemptRecord, Probe), EgressUnavailable> {
         let started_at = self.store.now();
         let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
@@ -316,7 +325,15 @@ impl ApiState {
             _ => &new.body,
         };
         let body = Bytes::copy_from_slice(body.as_bytes());
-        let mut probe = self.client.probe(Request::of_delivery(endpoint, &sending, body)).await?;
+        let request = Request::of_delivery(endpoint, &sending, body);
+        let request = match &token {
+            Some(token) => request.with_token(token.header.clone()),
+            None => request,
+        };
+        let mut probe = self.client.probe(request).await?;
+        if let Some(token) = token.filter(|_| probe.exchange.outcome.status() == Some(401)) {
+            self.refuse_token(endpoint.id, &token).await;
+        }
         if let Some(redacted) = endpoint.redaction.redact_response(&probe.exchange.response_body) {
             probe.exchange.response_body = redacted.into();
         }

@@ -1,6 +1,7 @@
 //! The form of a webhook, for a new and for a known webhook.
 
 pub(crate) mod creation;
+pub(crate) mod credentials;
 pub(crate) mod edit;
 pub(crate) mod filter;
 pub(crate) mod picker;
@@ -18,6 +19,7 @@ use fanfare_api::{
     routes::{
         event_types::DescribedType,
         webhooks::{
+            Webhook,
             filter_test::FilterTest,
             preview::{self, CheckedUrl, CountedEvents},
             templates::TemplateTest,
@@ -41,6 +43,8 @@ pub(crate) struct WebhookForm {
     pub(crate) is_new: bool,
     /// Names of the present headers.
     pub(crate) headers: String,
+    /// Subject of the present client certificate.
+    pub(crate) certificate: Option<String>,
     /// Members of samples, as suggestions for a condition.
     pub(crate) members: Vec<String>,
 }
@@ -59,12 +63,21 @@ pub(crate) struct Checked {
 impl WebhookForm {
     pub(crate) fn new(described: &[DescribedType], fields: Fields) -> Self {
         let (picker, members) = (Picker::new(described, &fields), filter::members(described, &fields));
-        Self { picker, fields, checked: Checked::default(), is_new: true, headers: String::new(), members }
+        Self {
+            picker,
+            fields,
+            checked: Checked::default(),
+            is_new: true,
+            headers: String::new(),
+            certificate: None,
+            members,
+        }
     }
 
-    /// The form of a known webhook with these headers.
-    pub(crate) fn of_known(self, headers: &[String]) -> Self {
-        Self { is_new: false, headers: headers.join(", "), ..self }
+    /// The form of a known webhook.
+    pub(crate) fn of_known(self, webhook: &Webhook) -> Self {
+        let certificate = webhook.client_certificate.as_ref().map(|certificate| certificate.subject.clone());
+        Self { is_new: false, headers: webhook.headers.join(", "), certificate, ..self }
     }
 
     /// Adds the result of the checks.
@@ -99,6 +112,22 @@ impl WebhookForm {
     pub(crate) fn has_template(&self) -> bool {
         let has_error = ["template", "preset"].iter().any(|name| self.fields.error_of(name).is_some());
         has_error || self.fields.given("template").is_some()
+    }
+
+    /// The choices of an authentication.
+    pub(crate) fn authentications(&self) -> &'static [(&'static str, &'static str)] {
+        &credentials::TYPES
+    }
+
+    /// The choices of a client's authentication at the token server.
+    pub(crate) fn client_authentications(&self) -> &'static [(&'static str, &'static str)] {
+        &credentials::PLACES
+    }
+
+    /// True if the authentication is shown open.
+    pub(crate) fn has_credentials(&self) -> bool {
+        let is_used = |name: &&str| self.fields.given(name).is_some() || self.fields.error_of(name).is_some();
+        credentials::FIELDS.iter().any(is_used)
     }
 
     /// True if the further settings are shown open: a field has a value or an error.

@@ -24,6 +24,7 @@ use crate::{
     application::{
         day,
         webhooks::{
+            form::credentials,
             form::settings::fifo_in_words,
             form::template,
             in_words,
@@ -56,6 +57,8 @@ struct Shown {
     attempts: Vec<AttemptLog>,
     changes: Vec<Change>,
     diagnosis: Vec<String>,
+    /// Sentences on a client certificate that ends, and on a failing token server.
+    credentials: Vec<String>,
     /// Number of held deliveries, and the time of their drain.
     held: Option<String>,
     drain: Option<Drain>,
@@ -125,6 +128,14 @@ impl Shown {
         own.map_or_else(|| "the usual".to_owned(), marks::took)
     }
 
+    fn authentication(&self) -> String {
+        credentials::in_words(&self.webhook)
+    }
+
+    fn token_until(&self) -> Option<Timestamp> {
+        self.webhook.authentication.as_ref()?.state.as_ref()?.token_until
+    }
+
     /// The reason of the backlog in words.
     fn reason(&self) -> String {
         self.backlog.as_ref().map(|backlog| backlog.reason.replace('_', " ")).unwrap_or_default()
@@ -139,6 +150,7 @@ impl Shown {
 pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
     let Found { health, backlog, stats, attempts, changes } = Found::read(&subject).await?;
     let title = subject.title();
+    let now = subject.console.api.store.now();
     let Subject { place, webhook, .. } = subject;
     let facts =
         Facts { webhook: &webhook, health: &health, backlog: backlog.as_ref(), attempts: &attempts, changes: &changes };
@@ -147,7 +159,9 @@ pub(crate) async fn show(subject: Subject) -> Result<Response, Fault> {
     let held = webhook.held.as_ref().map(|held| drain_in_words(held.deliveries, webhook.rate_per_second, answer_ms));
     let was_held = draining(&place.visitor.address);
     let queued = backlog.as_ref().map_or(0, |backlog| backlog.queued);
+    let credentials = [credentials::ending(&webhook, now), credentials::token_failure(&webhook)];
     let shown = Shown {
+        credentials: credentials.into_iter().flatten().collect(),
         frame: place
             .frame("Webhook")
             .live()

@@ -45,6 +45,7 @@ pub(crate) fn reason(code: &str) -> String {
         "breaker_open" => "the webhook failed often: one attempt at a time finds out when it is back",
         "retry_after" => "the webhook asked for a wait, by Retry-After",
         "egress_unavailable" => "Fanfare can make no connections now",
+        "token_unavailable" => "the token server of the webhook has given no token",
         "backlog" => "older deliveries go first",
         "in_order" => "the delivery before of the ordering key goes first",
         "paused" => "the webhook is paused",

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, RotationFact, Severity, StoppedFact, Subject,
-    Whose,
+    CertificateFact, Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, RotationFact, Severity,
+    StoppedFact, Subject, Whose,
     endpoints::{self, Reader},
     run, stopped,
     text::count,
@@ -24,6 +24,8 @@ pub struct ApplicationFacts {
     pub rotations: Vec<RotationFact>,
     /// Endpoints that stopped.
     pub stopped: Vec<StoppedFact>,
+    /// Client certificates that end soon.
+    pub certificates: Vec<CertificateFact>,
     /// Deliveries held for paused endpoints.
     pub held: Vec<HeldFact>,
     /// Queued deliveries that expire soon.
@@ -32,7 +34,7 @@ pub struct ApplicationFacts {
     pub recent: Counts,
 }
 
-const CHECKS: [Check<ApplicationFacts>; 5] = [
+const CHECKS: [Check<ApplicationFacts>; 6] = [
     ("No endpoint fails.", |facts| endpoints::failing(&facts.endpoints, facts.now, Reader::Customer)),
     ("No webhook is disabled by an answer, and no ordering key is parked.", |facts| {
         stopped::stopped(&facts.stopped, facts.now)
@@ -41,6 +43,7 @@ const CHECKS: [Check<ApplicationFacts>; 5] = [
         [endpoints::held(&facts.held, facts.now), endpoints::expiring(&facts.expiring, facts.now)].concat()
     }),
     ("No rotation of a secret ends within the hour.", |facts| endpoints::rotations(&facts.rotations, facts.now)),
+    ("No client certificate ends within 14 days.", |facts| endpoints::certificates(&facts.certificates, facts.now)),
     ("Every event of the last hour matched an endpoint.", unmatched),
 ];
 

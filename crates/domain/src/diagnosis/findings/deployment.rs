@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
-    Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, ProcessFact, RotationFact, Severity, Subject,
-    Whose,
+    CertificateFact, Check, EndpointFact, Examined, ExpiringFact, Finding, HeldFact, ProcessFact, RotationFact,
+    Severity, Subject, Whose,
     endpoints::{self, Reader},
     processes, run,
     text::{bounded, count, duration, time},
@@ -58,6 +58,8 @@ pub struct Facts {
     pub applications: Vec<ApplicationLoad>,
     /// Rotations that end soon.
     pub rotations: Vec<RotationFact>,
+    /// Client certificates that end soon.
+    pub certificates: Vec<CertificateFact>,
     /// Deliveries held for paused endpoints.
     pub held: Vec<HeldFact>,
     /// Queued deliveries that expire soon.
@@ -142,7 +144,7 @@ pub struct JobFact {
 }
 
 /// All checks, with the sentence of a good result.
-const CHECKS: [Check<Facts>; 23] = [
+const CHECKS: [Check<Facts>; 24] = [
     ("Dispatchers and ingest run.", processes::missing),
     ("No process died within the hour.", processes::dead),
     ("Broker and database answer all processes.", processes::servers_away),
@@ -168,6 +170,7 @@ const CHECKS: [Check<Facts>; 23] = [
         [endpoints::held(&facts.held, facts.now), endpoints::expiring(&facts.expiring, facts.now)].concat()
     }),
     ("No rotation of a secret ends within the hour.", |facts| endpoints::rotations(&facts.rotations, facts.now)),
+    ("No client certificate ends within 14 days.", |facts| endpoints::certificates(&facts.certificates, facts.now)),
 ];
 
 /// Examines a deployment.

@@ -24,6 +24,9 @@ pub const MAX_HELD: u64 = 50_000;
 /// An expiry or an end of a rotation within this time is a finding.
 const SOON: Duration = Duration::from_secs(3600);
 
+/// Time before the end of a client certificate from which the end is a finding.
+pub const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
+
 /// An endpoint that fails, or that has an open breaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointFact {
@@ -98,6 +101,19 @@ pub struct RotationFact {
     /// Host of the URL.
     pub host: String,
     /// End of the previous secret.
+    pub ends_at: Timestamp,
+}
+
+/// A client certificate that ends soon, or has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFact {
+    /// Application of the endpoint.
+    pub application: ApplicationId,
+    /// Id of the endpoint.
+    pub endpoint: EndpointId,
+    /// Host of the URL.
+    pub host: String,
+    /// End of the certificate.
     pub ends_at: Timestamp,
 }
 
@@ -204,6 +220,21 @@ pub(super) fn rotations(facts: &[RotationFact], now: Timestamp) -> Vec<Finding> 
         let subject = Subject::Webhook(fact.application, fact.endpoint);
         let action = "Make sure that the receiver verifies with the new secret: send a test event.";
         Finding::new(Severity::Notice, Whose::Theirs, subject, (sentence, action))
+    };
+    facts.iter().filter(is_soon).map(found).collect()
+}
+
+/// Client certificates that end within 14 days, or have ended.
+pub(super) fn certificates(facts: &[CertificateFact], now: Timestamp) -> Vec<Finding> {
+    let is_soon = |fact: &&CertificateFact| fact.ends_at <= saturating_add(now, CERTIFICATE_ENDS_SOON);
+    let found = |fact: &CertificateFact| {
+        let has_ended = fact.ends_at <= now;
+        let (word, severity) =
+            if has_ended { ("has ended at", Severity::Warning) } else { ("ends at", Severity::Notice) };
+        let sentence = format!("The client certificate for {} {word} {}.", fact.host, time(fact.ends_at, now));
+        let subject = Subject::Webhook(fact.application, fact.endpoint);
+        let action = "Give the webhook a renewed certificate: after the end no delivery is sent.";
+        Finding::new(severity, Whose::Theirs, subject, (sentence, action))
     };
     facts.iter().filter(is_soon).map(found).collect()
 }

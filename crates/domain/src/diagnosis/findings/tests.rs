@@ -91,6 +91,7 @@ fn sound() -> Facts {
         endpoints: Vec::new(),
         applications: vec![load(), load()],
         rotations: Vec::new(),
+        certificates: Vec::new(),
         held: Vec::new(),
         expiring: Vec::new(),
         partitions_ahead: 7,
@@ -108,6 +109,7 @@ fn application_facts() -> ApplicationFacts {
         endpoints: Vec::new(),
         stopped: Vec::new(),
         rotations: Vec::new(),
+        certificates: Vec::new(),
         held: Vec::new(),
         expiring: Vec::new(),
         recent: Counts::default(),
@@ -117,7 +119,7 @@ fn application_facts() -> ApplicationFacts {
 #[test]
 fn a_sound_deployment_keeps_up() {
     let examined = examine(&sound());
-    assert_eq!((examined.findings.as_slice(), examined.well.len()), (&[][..], 23));
+    assert_eq!((examined.findings.as_slice(), examined.well.len()), (&[][..], 24));
     assert_eq!(summary(&examined), "Fanfare keeps up.");
 }
 
@@ -154,7 +156,7 @@ const PROCESSES_AND_QUEUES: [Case; 12] = [
     (|facts| facts.queues[1].consumers = 0, Critical, Ours, "No dispatcher consumes the queue `deliveries`"),
 ];
 
-const OTHERS: [Case; 16] = [
+const OTHERS: [Case; 18] = [
     (|facts| facts.queues[2].ready = 1, Warning, Ours, "1 message matched no binding"),
     (
         |facts| facts.processes[1].settings = r#"{"FANFARE_EXPIRY":"2h"}"#.to_owned(),
@@ -196,6 +198,24 @@ const OTHERS: [Case; 16] = [
         Notice,
         Theirs,
         "The previous secret of a.example signs until",
+    ),
+    (
+        |facts| {
+            let (application, endpoint, host) = (application(), webhook(), "a.example".to_owned());
+            facts.certificates.push(CertificateFact { application, endpoint, host, ends_at: at(NOW + 86_400) });
+        },
+        Notice,
+        Theirs,
+        "The client certificate for a.example ends at",
+    ),
+    (
+        |facts| {
+            let (application, endpoint, host) = (application(), webhook(), "a.example".to_owned());
+            facts.certificates.push(CertificateFact { application, endpoint, host, ends_at: ago(60) });
+        },
+        Warning,
+        Theirs,
+        "The client certificate for a.example has ended at",
     ),
 ];
 
@@ -312,7 +332,7 @@ fn events_without_an_endpoint_are_told_to_the_application() {
     let recent = Counts { events: 10, unmatched: 1, ..Counts::default() };
     let facts = ApplicationFacts { endpoints: vec![failing()], recent, ..application_facts() };
     let Examined { findings, well } = application_findings(&facts);
-    assert_eq!((findings.len(), well.len()), (2, 2));
+    assert_eq!((findings.len(), well.len()), (2, 3));
     assert_eq!(findings[1].sentence, "1 event of the last hour, of 10, matched no endpoint.");
 }
 
@@ -413,6 +433,7 @@ fn any_facts() -> impl Strategy<Value = Facts> {
                 days_to_archive,
                 counted_until,
                 rotations: vec![RotationFact { application, endpoint, host: host.clone(), ends_at: moment }],
+                certificates: vec![CertificateFact { application, endpoint, host: host.clone(), ends_at: moment }],
                 expiring: vec![ExpiringFact { application, endpoint, host, expires_at: moment }],
                 recent: Counts { failed: FailureCounts { unknown, ..FailureCounts::default() }, ..Counts::default() },
                 ..sound()

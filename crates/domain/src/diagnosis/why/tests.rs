@@ -38,6 +38,7 @@ fn webhook(subscriptions: &[&str]) -> WebhookFacts {
         subscriptions: subscriptions.iter().map(parse).collect(),
         filter: None,
         template_fault: None,
+        token_failure: None,
         filtered: FilterResult::Unknown,
         rules: None,
         changes: Vec::new(),
@@ -207,6 +208,19 @@ fn a_delivery_in_order_names_the_delivery_before() {
     let parked = last(DeliveryFacts { first_in_order: Some(other), parked_by: Some(other), ..waiting.clone() });
     assert_eq!((parked.code, parked.remedy), ("key_parked", Some(Remedy::ResumeKey(WEBHOOK))));
     assert_eq!(last(waiting).fault, Some(Fault::Ours), "the turn has come");
+}
+
+#[test]
+fn a_wait_for_a_token_tells_the_state_of_the_token_server() {
+    let waiting = DeliveryFacts { queued: Some(QueueReason::TokenUnavailable), ..delivery(State::Queued) };
+    let failure = TokenFailure { error: "answers 503".to_owned(), since: at(7) };
+    let facts = WebhookFacts { delivery: Some(waiting), token_failure: Some(failure), ..webhook(&["*"]) };
+    let step = of(&facts).pop().expect("a step");
+    assert_eq!((step.code, step.remedy), ("token_unavailable", Some(Remedy::ChangeAuthentication(WEBHOOK))));
+    assert_eq!(step.sentence, "The webhook has no token: the token server answers 503.");
+    assert_eq!(step.evidence.first(), Some(&("failing_since_at", at(7).to_string())));
+    let fetching = of(&WebhookFacts { token_failure: None, ..facts }).pop().expect("a step");
+    assert_eq!((fetching.state, fetching.fault), (StepState::Pending, Some(Fault::Ours)));
 }
 
 #[test]

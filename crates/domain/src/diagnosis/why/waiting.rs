@@ -17,6 +17,7 @@ pub(super) fn steps(webhook: &WebhookFacts, delivery: &DeliveryFacts, now: Times
         State::Scheduled => scheduled(delivery, now),
         State::Queued => match delivery.queued {
             Some(QueueReason::InOrder) => in_order(webhook, delivery),
+            Some(QueueReason::TokenUnavailable) => token_unavailable(webhook),
             Some(reason) => queued(reason),
             None => Step::pending("queued", "The delivery waits for its turn.").by(Fault::Ours),
         },
@@ -76,6 +77,19 @@ fn rest(backlog: &BacklogFacts, now: Timestamp) -> Option<Step> {
     Some(step.by(Fault::Theirs).mend(Remedy::WaitUntil(until)))
 }
 
+/// The wait for a token of the webhook's token server.
+fn token_unavailable(webhook: &WebhookFacts) -> Step {
+    let reason = QueueReason::TokenUnavailable.as_str();
+    match &webhook.token_failure {
+        Some(failure) => {
+            let sentence = format!("The webhook has no token: the token server {}.", failure.error);
+            let step = Step::problem(reason, sentence).with("failing_since_at", failure.since);
+            step.by(Fault::Theirs).mend(Remedy::ChangeAuthentication(webhook.id))
+        }
+        None => Step::pending(reason, "Fanfare fetches a token of the webhook's token server.").by(Fault::Ours),
+    }
+}
+
 /// The open breaker of a backlog.
 fn breaker(backlog: &BacklogFacts) -> Option<Step> {
     let probe = backlog.next_probe?;
@@ -102,7 +116,7 @@ fn queued(reason: QueueReason) -> Step {
         QueueReason::EgressUnavailable => {
             ("Fanfare deferred the delivery: it can make no connections now.", Some(Fault::Ours))
         }
-        QueueReason::InOrder | QueueReason::Backlog => {
+        QueueReason::InOrder | QueueReason::TokenUnavailable | QueueReason::Backlog => {
             ("Earlier deliveries to the webhook wait, and go first.", Some(Fault::Theirs))
         }
         QueueReason::Paused => ("The webhook was paused. The delivery waits for its turn.", Some(Fault::Theirs)),

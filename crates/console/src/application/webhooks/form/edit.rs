@@ -71,7 +71,7 @@ impl Known {
     }
 
     fn form(&self, fields: Fields) -> WebhookForm {
-        WebhookForm::new(&self.described, fields).of_known(&self.subject.webhook.headers)
+        WebhookForm::new(&self.described, fields).of_known(&self.subject.webhook)
     }
 
     fn answer(self, form: WebhookForm) -> Result<Response, Fault> {
@@ -103,7 +103,7 @@ pub(crate) async fn change(subject: Subject, body: Bytes) -> Result<Response, Fa
     let known = Known::new(subject).await?;
     match form::help(&known.subject.console, &known.subject.place, &fields, &known.described).await {
         Some(Ok(form)) => {
-            let form = form.of_known(&known.subject.webhook.headers);
+            let form = form.of_known(&known.subject.webhook);
             return known.answer(form);
         }
         Some(Err(error)) => return known.refuse(fields, error),

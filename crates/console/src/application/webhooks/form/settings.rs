@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     application::webhooks::form::{
+        credentials,
         picker::{subscriptions, with_subscriptions},
         template,
     },
@@ -31,6 +32,7 @@ pub(crate) fn fields_of(webhook: &Webhook, described: &[DescribedType]) -> Field
         .with("feed", if webhook.feed == "copy" { "copy" } else { "" })
         .with("digest", if webhook.digest { "true" } else { "" })
         .with("asymmetric", if webhook.asymmetric { "true" } else { "" });
+    let fields = credentials::with_present(webhook, fields);
     with_subscriptions(described, &webhook.events, fields)
 }
 
@@ -83,6 +85,9 @@ pub(crate) fn creation(fields: &Fields, described: &[DescribedType]) -> Result<V
     if fields.has("feed", "copy") {
         asked.insert("feed".to_owned(), Value::from("copy"));
     }
+    let authentication = Some(credentials::authentication(fields)).filter(|asked| !asked.is_null());
+    asked.extend(authentication.map(|asked| ("authentication".to_owned(), asked)));
+    asked.extend(credentials::certificate(fields).map(|asked| ("client_certificate".to_owned(), asked)));
     Ok(Value::Object(asked))
 }
 
@@ -129,6 +134,9 @@ pub(crate) fn change(fields: &Fields, webhook: &Webhook, described: &[DescribedT
     } else if let Some(headers) = headers(fields)? {
         differs("headers", headers, Value::Null);
     }
+    asked
+        .extend(credentials::changed_authentication(fields, webhook).map(|asked| ("authentication".to_owned(), asked)));
+    asked.extend(credentials::certificate(fields).map(|asked| ("client_certificate".to_owned(), asked)));
     Ok(Value::Object(asked))
 }
 
@@ -194,7 +202,8 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         other => other.to_string(),
     };
     let number = |value: Option<u128>| value.map_or_else(default, |value| value.to_string());
-    let fields: [(&str, &'static str, String); 15] = [
+    let certificate = webhook.client_certificate.as_ref();
+    let fields: [(&str, &'static str, String); 17] = [
         ("url", "URL", webhook.url.clone()),
         ("name", "Name", webhook.name.clone().unwrap_or_else(default)),
         ("events", "Events", webhook.events.join(", ")),
@@ -210,10 +219,17 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
         ("fifo", "FIFO", webhook.fifo.clone().unwrap_or_else(default)),
         ("digest", "Daily digest", webhook.digest.to_string()),
         ("asymmetric", "Asymmetric signatures", webhook.asymmetric.to_string()),
+        ("authentication", "Authentication", credentials::in_words(webhook)),
+        (
+            "client_certificate",
+            "Client certificate",
+            certificate.map_or_else(|| "none".to_owned(), |certificate| certificate.subject.clone()),
+        ),
     ];
     let differing = fields.into_iter().filter_map(|(member, label, before)| {
         let after = |after: &Value| match (member, after) {
             ("template", Value::Object(_) | Value::Array(_)) => after.to_string(),
+            ("authentication" | "client_certificate", after) => credentials::asked_in_words(after),
             (_, after) => shown(after),
         };
         asked.get(member).map(|value| Difference { label, before, after: after(value) })
@@ -223,6 +239,7 @@ pub(crate) fn differences(asked: &Value, webhook: &Webhook) -> Vec<Difference> {
 
 #[cfg(test)]
 mod tests {
+    use fanfare_api::routes::webhooks::authentication::AuthenticationView;
     use fanfare_domain::ids::EndpointId;
     use jiff::Timestamp;
     use serde_json::value::RawValue;
@@ -254,6 +271,8 @@ mod tests {
             parked_keys: None,
             asymmetric: false,
             expires_at: None,
+            authentication: None,
+            client_certificate: None,
             previous_secret_expires_at: None,
             held: None,
             warnings: Vec::new(),
@@ -296,6 +315,31 @@ mod tests {
         assert_eq!(creation(&fields, &[]).ok(), Some(expected));
         assert!(creation(&Fields::of_body(b"url=x&timeout_ms=ten"), &[]).is_err());
         assert!(creation(&Fields::of_body(b"url=x&headers=nothing"), &[]).is_err());
+    }
+
+    #[test]
+    fn an_empty_secret_keeps_the_stored_secret() {
+        let shown = AuthenticationView {
+            r#type: "basic".to_owned(),
+            username: Some("shop".to_owned()),
+            token_url: None,
+            client_id: None,
+            scope: None,
+            audience: None,
+            client_authentication: None,
+            state: None,
+        };
+        let known = Webhook { authentication: Some(shown), ..webhook() };
+        let fields = fields_of(&known, &[]);
+        assert_eq!(change(&fields, &known, &[]).ok(), Some(json!({})));
+        let asked = |body: &str| credentials::changed_authentication(&Fields::of_body(body.as_bytes()), &known);
+        let renamed = asked("authentication.type=basic&authentication.username=other&authentication.token=x");
+        assert_eq!(renamed, Some(json!({ "type": "basic", "username": "other" })));
+        let secret = asked("authentication.type=basic&authentication.username=shop&authentication.password=s3cret");
+        assert_eq!(secret, Some(json!({ "type": "basic", "username": "shop", "password": "s3cret" })));
+        let told = format!("{:?}", differences(&json!({ "authentication": secret }), &known));
+        assert!(told.contains("user shop") && !told.contains("s3cret"), "{told}");
+        assert_eq!(asked("authentication.type="), Some(Value::Null));
     }
 
     #[test]
