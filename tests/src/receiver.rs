@@ -231,16 +231,14 @@ impl Receiver {
                 tokio::time::sleep(wait).await;
                 response.status(status).body(full("noted")).map_err(std::io::Error::other)
             }
-            Behaviour::RetryAfter(status, seconds) => response
-                .status(status)
-                .header("retry-after", seconds)
-                .body(full("later"))
-                .map_err(std::io::Error::other),
-            Behaviour::Action(status, action) => response
-                .status(status)
-                .header("webhook-action", action)
-                .body(full("noted"))
-                .map_err(std::io::Error::other),
+            Behaviour::RetryAfter(status, seconds) => {
+                let response = response.status(status).header("retry-after", seconds);
+                response.body(full("later")).map_err(std::io::Error::other)
+            }
+            Behaviour::Action(status, action) => {
+                let response = response.status(status).header("webhook-action", action);
+                response.body(full("noted")).map_err(std::io::Error::other)
+            }
             Behaviour::Hang => std::future::pending().await,
             Behaviour::Reset => Err(std::io::Error::other("reset")),
             Behaviour::EndlessBody => {

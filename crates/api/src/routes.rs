@@ -26,6 +26,7 @@ pub fn routes() -> OpenApiRouter<ApiState> {
         .routes(routes!(applications::show, applications::change))
         .routes(routes!(applications::signing_keys::list))
         .routes(routes!(applications::signing_keys::rotate))
+        .routes(routes!(applications::signing_keys::end))
         .routes(routes!(applications::dialects))
         .merge(of_plans())
         .routes(routes!(keys::create, keys::list))

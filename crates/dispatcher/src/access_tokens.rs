@@ -98,7 +98,7 @@ impl AccessTokens {
         });
         entry.used = now;
         if entry.version < version {
-            (entry.version, entry.token) = (version, None);
+            (entry.version, entry.token, entry.refused) = (version, None, None);
             entry.changed.notify_one();
         }
         entry.token.as_ref().filter(|token| token.version == version && now < token.usable_until).cloned()
@@ -113,33 +113,34 @@ impl AccessTokens {
     pub(crate) fn refused(&self, endpoint: EndpointId, sent: &LiveToken) {
         let mut kept = self.kept();
         let Some(entry) = kept.get_mut(&endpoint) else { return };
-        let is_present = |token: &mut LiveToken| token.generation == sent.generation;
+        let is_present = |token: &mut LiveToken| (token.version, token.generation) == (sent.version, sent.generation);
         if entry.token.take_if(is_present).is_some() {
             entry.refused = Some(sent.generation);
             entry.changed.notify_one();
         }
     }
 
-    /// Takes the number of a refused token, to discard the token in the database.
-    pub(crate) fn take_refused(&self, endpoint: EndpointId) -> Option<i64> {
-        self.kept().get_mut(&endpoint)?.refused.take()
+    /// Takes the number of a refused token of the settings `version`, to discard the token in the database.
+    pub(crate) fn take_refused(&self, endpoint: EndpointId, version: i64) -> Option<i64> {
+        self.kept().get_mut(&endpoint).filter(|entry| entry.version == version)?.refused.take()
     }
 
     /// Puts the number of a refused token back, that could not be discarded.
-    pub(crate) fn put_back_refused(&self, endpoint: EndpointId, generation: i64) {
-        if let Some(entry) = self.kept().get_mut(&endpoint) {
+    pub(crate) fn put_back_refused(&self, endpoint: EndpointId, version: i64, generation: i64) {
+        if let Some(entry) = self.kept().get_mut(&endpoint).filter(|entry| entry.version == version) {
             entry.refused.get_or_insert(generation);
         }
     }
 
-    /// Keeps a token. True if attempts had none.
+    /// Keeps a token, unless attempts have newer settings. True if attempts had no token of these settings.
     pub(crate) fn put(&self, endpoint: EndpointId, version: i64, token: &AccessToken, times: Times) -> bool {
         let mut kept = self.kept();
         let (Some(entry), Some(header)) = (kept.get_mut(&endpoint), bearer(token.token.reveal())) else { return false };
-        if entry.refused.is_some_and(|refused| token.generation <= refused) {
+        if version < entry.version || entry.refused.is_some_and(|refused| token.generation <= refused) {
             return false;
         }
-        let had_none = entry.token.as_ref().is_none_or(|token| token.usable_until <= Instant::now());
+        let is_usable = |token: &LiveToken| token.version == version && Instant::now() < token.usable_until;
+        let had_none = !entry.token.as_ref().is_some_and(is_usable);
         let Times { renew_at, usable_until, life } = times;
         let (generation, unused_after) = (token.generation, life.max(UNUSED));
         entry.token = Some(LiveToken { header, version, generation, usable_until, unused_after, renew_at });
@@ -247,8 +248,12 @@ mod tests {
         tokens.refused(id(), &first);
         assert!(present(&tokens).is_none());
         assert!(!tokens.put(id(), 1, &token(2), times()), "the refused token does not come back");
-        assert_eq!(tokens.take_refused(id()), Some(2));
+        assert_eq!(tokens.take_refused(id(), 2), None, "of other settings");
+        assert_eq!(tokens.take_refused(id(), 1), Some(2));
         assert!(tokens.put(id(), 1, &token(3), times()));
+        assert!(!tokens.put(id(), 0, &token(4), times()), "attempts have newer settings");
+        assert_eq!(present(&tokens).map(|token| token.generation), Some(3));
+        assert!(tokens.put(id(), 2, &token(1), times()), "no token of these settings before");
     }
 
     #[tokio::test(start_paused = true)]

@@ -126,6 +126,7 @@ impl Configuration {
         let dialects = dialects?;
         let (lifetime, kept) = (dialects.longest_lifetime(expiry?), retention?);
         check_retention(environment, kept, lifetime.max(held.as_ref()?.max_age));
+        check_usage_retention(environment, usage_retention?, kept);
         let settings = environment.agreed_settings(&dialects, keyring.as_ref()?.names());
         let keys = HeaderKeys::new(keyring.as_ref()?.header_keys());
         let delays = DelayQueues::new(dialects.waits());
@@ -165,6 +166,16 @@ fn check_retention(environment: &mut Environment, retention: Duration, longest: 
             "FANFARE_RETENTION: {retention:?} is shorter than the longest lifetime of a delivery, {longest:?}, and a \
              day; raise FANFARE_RETENTION to {least:?}, or shorten FANFARE_EXPIRY, FANFARE_MAX_HELD_AGE or the \
              schedules of dialects"
+        ));
+    }
+}
+
+/// Checks that usage outlives the events: the bytes of stored events are a sum over their days.
+fn check_usage_retention(environment: &mut Environment, usage: Duration, events: Duration) {
+    if usage < events {
+        environment.mistake(format!(
+            "FANFARE_USAGE_RETENTION: {usage:?} is shorter than FANFARE_RETENTION, {events:?}; raise \
+             FANFARE_USAGE_RETENTION to {events:?}"
         ));
     }
 }

@@ -170,11 +170,8 @@ impl Dispatcher {
         let wanted = self.database.availability();
         let (Feeds { work, ordered, others }, inlets) = self.feeds();
         let start = |feeds| Consumers::start(self.broker.clone(), feeds, wanted.clone(), stop.clone());
-        let consumers = start(work);
-        // Separate: their connections end first.
-        let ordered = start(ordered);
-        // Separate: readiness does not depend on these consumers.
-        let others = start(others);
+        // Separate: the connections of ordered queues end first, and readiness does not depend on the others.
+        let (consumers, ordered, others) = (start(work), start(ordered), start(others));
         let egress = Egress::new();
         tokio::spawn(end.clone().run_until_cancelled_owned(egress.clone().watch()));
         let (database, consuming) = (self.database.availability(), consumers.consuming());
@@ -331,7 +328,7 @@ impl Dispatcher {
         let persist = Persist { context: shared(), attempts: attempts.clone(), fan_outs: fan_outs.clone() };
         let leases = Leases::new(shared(), attempts.clone());
         let drain = Drain { context: shared(), leases: leases.clone(), unsendable };
-        let fetches = jobs::TokenFetches { context: shared(), client: self.client.clone() };
+        let fetches = jobs::TokenFetches::new(shared(), self.client.clone());
         background.spawn(fetches.run(wanted_tokens, stop.clone()));
         let attempting = Attempts { context: shared(), client: self.client.clone(), results, slow };
 
@@ -422,7 +419,14 @@ impl Dispatcher {
         let Some(application) = application else { return };
         let HeldLimits { max_age, most } = self.held;
         let held = HeldBounds { most, max_age };
-        let job = jobs::OperationalEvents { context: Arc::clone(context), fan_outs, application, held, console };
+        let job = jobs::OperationalEvents {
+            context: Arc::clone(context),
+            fan_outs,
+            application,
+            held,
+            console,
+            is_unsure: false.into(),
+        };
         background.spawn(job.run(stop.clone()));
     }
 }

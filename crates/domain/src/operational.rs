@@ -138,7 +138,7 @@ pub fn is_operational(event_type: &EventType) -> bool {
 }
 
 /// Reason of a lasting condition's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Because {
     /// The condition is gone, and the endpoint is enabled.
@@ -182,9 +182,12 @@ pub struct Figures {
     /// The same by reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub reasons: BTreeMap<String, u64>,
-    /// First delivery that was given up.
+    /// The oldest delivery among the first that were given up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_delivery: Option<DeliveryId>,
+    /// Reason of the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<Because>,
     /// The finished replay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayFigures>,
@@ -220,9 +223,6 @@ pub struct EventData<'a> {
     pub since: Timestamp,
     /// Changes since the last event about this condition, this change included.
     pub changes: u32,
-    /// Reason of the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub because: Option<Because>,
     /// Figures of the condition.
     #[serde(flatten)]
     pub figures: &'a Figures,

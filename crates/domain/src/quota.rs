@@ -1,21 +1,21 @@
 //! Quotas: what an application may publish in a UTC day, and keep stored.
 //!
-//! The database counts all events, a few minutes late. A process adds its own later events, and cannot know the later
-//! events of other processes. Thereby a quota is exceeded at most by the events that the other processes accept from
-//! the counted moment on.
+//! The database counts all persisted events, a few minutes late. A process adds its own later events, and cannot know
+//! the later events of other processes. Thereby a quota is exceeded at most by the events of other processes that the
+//! database has not counted: accepted from the counted moment on, or not yet persisted.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use crate::{
     diagnosis::rollup::{MINUTE, floor},
     plan::Limits,
-    time::saturating_add,
+    time::{saturating_add, saturating_sub},
 };
 
-/// Minutes that a process remembers: the database may be away for so long.
-const REMEMBERED: usize = 2 * 24 * 60;
+/// Age of minutes that are merged: the counts of the database are normally younger.
+const MERGED_AFTER: Duration = Duration::from_secs(600);
 
 /// Events, and the bytes of their bodies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,41 +37,88 @@ pub struct Counted {
     pub amount: Amount,
 }
 
-/// Events that a process has accepted for an application, by minute.
+impl Amount {
+    /// The sum with another amount.
+    fn plus(self, other: Self) -> Self {
+        Self { events: self.events.saturating_add(other.events), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    /// The rest without another amount.
+    fn less(self, other: Self) -> Self {
+        Self { events: self.events.saturating_sub(other.events), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+}
+
+/// Events that a process has accepted for an application.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recent(VecDeque<(Timestamp, Amount)>);
+pub struct Recent {
+    /// By minute. Minutes of a day older than [`MERGED_AFTER`] are one sum, at the last of the minutes.
+    minutes: VecDeque<(Timestamp, Amount)>,
+    /// Newest UTC day, and all events of the day.
+    today: Option<(Date, u64)>,
+}
 
 impl Recent {
     /// Adds events accepted at a moment.
     pub fn add(&mut self, at: Timestamp, amount: Amount) {
-        let minute = floor(at, MINUTE);
-        // The clock may go back a little: such an event counts in the newest minute.
-        match self.0.back_mut() {
-            Some((newest, sum)) if *newest >= minute => {
-                sum.events = sum.events.saturating_add(amount.events);
-                sum.bytes = sum.bytes.saturating_add(amount.bytes);
+        let (minute, day) = (floor(at, MINUTE), day_of(at));
+        // The clock may go back a little: such an event counts in the newest minute, and in the newest day.
+        match self.minutes.back_mut() {
+            Some((newest, sum)) if *newest >= minute => *sum = sum.plus(amount),
+            _ => {
+                self.minutes.push_back((minute, amount));
+                self.merge(saturating_sub(minute, MERGED_AFTER));
             }
-            _ => self.0.push_back((minute, amount)),
         }
-        if self.0.len() > REMEMBERED {
-            self.0.pop_front();
+        match &mut self.today {
+            Some((today, events)) if *today >= day => *events = events.saturating_add(amount.events),
+            today => *today = Some((day, amount.events)),
         }
     }
 
-    /// Forgets the minutes before a moment.
+    /// Gives back an event of a moment. The broker has not accepted the event.
+    pub fn give_back(&mut self, at: Timestamp, amount: Amount) {
+        let (minute, day) = (floor(at, MINUTE), day_of(at));
+        if let Some((_, sum)) = self.minutes.iter_mut().find(|(known, _)| *known >= minute) {
+            *sum = sum.less(amount);
+        }
+        if let Some((today, events)) = &mut self.today
+            && *today == day
+        {
+            *events = events.saturating_sub(amount.events);
+        }
+    }
+
+    /// Merges the minutes of each day before a moment.
+    fn merge(&mut self, before: Timestamp) {
+        let mut merged: VecDeque<(Timestamp, Amount)> = VecDeque::new();
+        for (minute, amount) in self.minutes.drain(..) {
+            match merged.back_mut() {
+                Some((last, sum)) if minute < before && day_of(*last) == day_of(minute) => {
+                    (*last, *sum) = (minute, sum.plus(amount));
+                }
+                _ => merged.push_back((minute, amount)),
+            }
+        }
+        self.minutes = merged;
+    }
+
+    /// Forgets the minutes before a moment. The sum of the day stays.
     pub fn forget(&mut self, before: Timestamp) {
-        while self.0.front().is_some_and(|(minute, _)| *minute < before) {
-            self.0.pop_front();
+        while self.minutes.front().is_some_and(|(minute, _)| *minute < before) {
+            self.minutes.pop_front();
         }
     }
 
     /// Sum of the minutes from a moment on.
     pub fn since(&self, from: Timestamp) -> Amount {
-        let later = self.0.iter().rev().take_while(|(minute, _)| *minute >= from);
-        later.fold(Amount::default(), |sum, (_, added)| Amount {
-            events: sum.events.saturating_add(added.events),
-            bytes: sum.bytes.saturating_add(added.bytes),
-        })
+        let later = self.minutes.iter().rev().take_while(|(minute, _)| *minute >= from);
+        later.fold(Amount::default(), |sum, (_, added)| sum.plus(*added))
+    }
+
+    /// All events of a UTC day, also events that the database has counted. Earlier days are forgotten.
+    fn of_day(&self, day: Date) -> u64 {
+        self.today.map_or(0, |(today, events)| if today == day { events } else { 0 })
     }
 }
 
@@ -96,7 +143,7 @@ pub fn begin_of(day: Date) -> Timestamp {
 
 /// End of the UTC day of a moment: then the quota of events begins anew.
 pub fn end_of_day(moment: Timestamp) -> Timestamp {
-    saturating_add(begin_of(day_of(moment)), std::time::Duration::from_secs(86400))
+    saturating_add(begin_of(day_of(moment)), Duration::from_secs(86400))
 }
 
 /// Events of the day and stored bytes of an application at a moment.
@@ -105,7 +152,9 @@ pub fn used(counted: Counted, recent: &Recent, now: Timestamp) -> Amount {
     let counted_today = if counted.day == today { counted.amount.events } else { 0 };
     let own_today = recent.since(counted.to.max(begin_of(today))).events;
     let own = recent.since(counted.to).bytes;
-    Amount { events: counted_today.saturating_add(own_today), bytes: counted.amount.bytes.saturating_add(own) }
+    // Behind a backlog, the database has counted a time without the events that are not yet persisted.
+    let events = counted_today.saturating_add(own_today).max(recent.of_day(today));
+    Amount { events, bytes: counted.amount.bytes.saturating_add(own) }
 }
 
 /// Decides on an event. An event passes while its quotas have room: the last event may exceed the quota of bytes.
@@ -145,6 +194,28 @@ mod tests {
         assert_eq!(used(counted, &recent, at(-1)), Amount { events: 9, bytes: 120 });
         assert_eq!(used(counted, &recent, at(40)), Amount { events: 1, bytes: 120 }, "the bytes are still stored");
         assert_eq!((end_of_day(at(-1)), end_of_day(at(0))), (at(0), at(86400)));
+    }
+
+    #[test]
+    fn own_events_count_also_behind_a_backlog() {
+        let mut recent = Recent::default();
+        (0..5).for_each(|minute| recent.add(at(minute * 60), one(10)));
+        let counted = Counted { to: at(3600), day: day_of(at(0)), amount: Amount::default() };
+        recent.forget(counted.to);
+        assert_eq!(used(counted, &recent, at(3700)).events, 5);
+        recent.add(at(3700), one(10));
+        recent.give_back(at(3700), one(10));
+        assert_eq!(used(counted, &recent, at(3700)), Amount { events: 5, bytes: 0 });
+        assert_eq!(used(counted, &recent, at(86400)).events, 0);
+    }
+
+    #[test]
+    fn old_minutes_of_a_day_are_one_sum() {
+        let mut recent = Recent::default();
+        (-2000..2000).for_each(|minute| recent.add(at(minute * 60), one(1)));
+        assert!(recent.minutes.len() < 20, "{}", recent.minutes.len());
+        assert_eq!(recent.since(Timestamp::MIN), Amount { events: 4000, bytes: 4000 });
+        assert_eq!(recent.since(at(1999 * 60)), one(1));
     }
 
     #[test]

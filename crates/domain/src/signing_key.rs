@@ -1,6 +1,6 @@
 //! Ed25519 keys of an application (RFC 8032): asymmetric signatures, and the published key set (RFC 7517, RFC 8037).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
 
 use base64::{
     Engine,
@@ -27,9 +27,9 @@ impl SigningKey {
         Self(Ed25519KeyPair::from_seed_unchecked(seed).expect("each seed of 32 bytes is a key"))
     }
 
-    /// Signs the parts, one after the other.
-    pub fn sign(&self, parts: &[&[u8]]) -> [u8; 64] {
-        let signature = self.0.sign(&parts.concat());
+    /// Signs a text.
+    pub fn sign(&self, text: &[u8]) -> [u8; 64] {
+        let signature = self.0.sign(text);
         signature.as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
     }
 
@@ -64,9 +64,9 @@ impl PublicKey {
         URL_SAFE_NO_PAD.encode(Sha256::digest(members))
     }
 
-    /// True if the signature is right for the parts, one after the other.
-    pub fn verifies(&self, parts: &[&[u8]], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, self.0).verify(&parts.concat(), signature).is_ok()
+    /// True if the signature is right for the text.
+    pub fn verifies(&self, text: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(text, signature).is_ok()
     }
 }
 
@@ -99,30 +99,47 @@ pub struct ApplicationKey {
     pub expires_at: Option<Timestamp>,
 }
 
-/// Keys of an application, newest first; more than one only during a rotation.
-#[derive(Debug, Clone, Default)]
-pub struct SigningKeys(pub Vec<ApplicationKey>);
+/// Keys of an application, and their key sets. More than one key only during a rotation.
+#[derive(Debug, Clone)]
+pub struct SigningKeys {
+    /// Keys, newest first: the key that ends last before the others.
+    keys: Vec<ApplicationKey>,
+    /// Key set of the first key, of the first two keys, and so on: the keys end from the last to the first.
+    sets: Vec<KeySet>,
+}
 
 impl SigningKeys {
-    /// Keys that sign an attempt at this moment, newest first.
-    pub fn live(&self, at: Timestamp) -> impl Iterator<Item = &SigningKey> {
-        self.0.iter().filter(move |key| key.expires_at.is_none_or(|end| at < end)).map(|key| &*key.key)
+    /// Prepares the key sets of these keys.
+    pub fn new(mut keys: Vec<ApplicationKey>) -> Self {
+        keys.sort_by_key(|key| Reverse(key.expires_at.unwrap_or(Timestamp::MAX)));
+        let listed: Vec<Jwk> = keys.iter().map(|key| Jwk::of(key.key.public())).collect();
+        let sets = (1..=keys.len()).map(|count| KeySet::of(&listed[..count])).collect();
+        Self { keys, sets }
     }
 
-    /// The key set of the public keys; `None` without a live key.
-    pub fn key_set(&self, at: Timestamp) -> Option<KeySet> {
-        let jwk = |key: &SigningKey| {
-            let public = key.public();
-            let x = URL_SAFE_NO_PAD.encode(public.0);
-            Jwk { kty: "OKP", crv: "Ed25519", x, kid: public.id(), r#use: "sig", alg: "EdDSA" }
-        };
-        let keys: Vec<Jwk> = self.live(at).map(jwk).collect();
-        if keys.is_empty() {
-            return None;
-        }
+    /// Keys that sign an attempt at this moment, newest first.
+    pub fn live(&self, at: Timestamp) -> impl Iterator<Item = &SigningKey> {
+        self.keys.iter().filter(move |key| key.expires_at.is_none_or(|end| at < end)).map(|key| &*key.key)
+    }
+
+    /// The key set of the live public keys; `None` without a live key.
+    pub fn key_set(&self, at: Timestamp) -> Option<&KeySet> {
+        self.live(at).count().checked_sub(1).map(|last| &self.sets[last])
+    }
+}
+
+impl KeySet {
+    fn of(keys: &[Jwk]) -> Self {
         let document = serde_json::json!({ "keys": keys }).to_string();
         let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(Sha256::digest(&document)));
-        Some(KeySet { document, tag })
+        Self { document, tag }
+    }
+}
+
+impl Jwk {
+    fn of(public: PublicKey) -> Self {
+        let x = URL_SAFE_NO_PAD.encode(public.0);
+        Self { kty: "OKP", crv: "Ed25519", x, kid: public.id(), r#use: "sig", alg: "EdDSA" }
     }
 }
 
@@ -167,8 +184,8 @@ mod tests {
         for (seed, public, message, signature) in vectors {
             let key = SigningKey::from_seed(&bytes(seed));
             assert_eq!(key.public(), PublicKey(bytes(public)));
-            assert_eq!(key.sign(&[message]), bytes::<64>(signature));
-            assert!(key.public().verifies(&[message], &bytes::<64>(signature)));
+            assert_eq!(key.sign(message), bytes::<64>(signature));
+            assert!(key.public().verifies(message, &bytes::<64>(signature)));
         }
     }
 
@@ -179,7 +196,7 @@ mod tests {
         assert_eq!(key.public().id(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
         assert_eq!(key.public().text(), "whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=");
         let expected = r#"{"keys":[{"alg":"EdDSA","crv":"Ed25519","kid":"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k","kty":"OKP","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
-        let keys = SigningKeys(vec![ApplicationKey { key: Arc::new(key), expires_at: None }]);
+        let keys = SigningKeys::new(vec![ApplicationKey { key: Arc::new(key), expires_at: None }]);
         let set: serde_json::Value =
             serde_json::from_str(&keys.key_set(Timestamp::UNIX_EPOCH).expect("keys").document).expect("JSON");
         assert_eq!(set, serde_json::from_str::<serde_json::Value>(expected).expect("JSON"));
@@ -193,24 +210,25 @@ mod tests {
             key: Arc::new(SigningKey::from_seed(&[seed; 32])),
             expires_at: end.map(at),
         };
-        let keys = SigningKeys(vec![key(2, None), key(1, Some(10))]);
+        let keys = SigningKeys::new(vec![key(2, None), key(1, Some(10))]);
         let live = |seconds| keys.live(at(seconds)).map(|key| key.public().id()).collect::<Vec<_>>();
         assert_eq!((live(9).len(), live(10).len()), (2, 1));
         assert_eq!(live(9)[0], live(10)[0]);
         for (seconds, listed) in [(9, 2), (10, 1)] {
             assert_eq!(keys.key_set(at(seconds)).expect("keys").document.matches("kid").count(), listed);
         }
-        assert_eq!(SigningKeys(vec![key(1, Some(10))]).key_set(at(10)), None);
+        assert_eq!(SigningKeys::new(vec![key(1, Some(10))]).key_set(at(10)), None);
+        let shuffled = SigningKeys::new(vec![key(1, Some(10)), key(2, None)]);
+        assert_eq!(shuffled.key_set(at(10)), keys.key_set(at(10)), "the order of the keys is no matter");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn another_implementation_agrees(seed: [u8; 32], message in vec(any::<u8>(), 0..200), cut in 0_usize..200) {
+        fn another_implementation_agrees(seed: [u8; 32], message in vec(any::<u8>(), 0..200)) {
             let key = SigningKey::from_seed(&seed);
-            let (first, second) = message.split_at(cut.min(message.len()));
-            let signature = key.sign(&[first, second]);
+            let signature = key.sign(&message);
             let other = ed25519_dalek::SigningKey::from_bytes(&seed);
             prop_assert_eq!(other.sign(&message).to_bytes(), signature);
             prop_assert_eq!(other.verifying_key().to_bytes(), key.public().0);
@@ -221,14 +239,14 @@ mod tests {
         #[test]
         fn a_change_of_any_bit_is_found(seed: [u8; 32], message in vec(any::<u8>(), 1..100), bit: prop::sample::Index) {
             let key = SigningKey::from_seed(&seed);
-            let signature = key.sign(&[&message]);
-            prop_assert!(key.public().verifies(&[&message], &signature));
+            let signature = key.sign(&message);
+            prop_assert!(key.public().verifies(&message, &signature));
             let at = bit.index(8 * (message.len() + signature.len()));
             let (mut message, mut signature) = (message, signature);
             let length = message.len();
             let byte = if at / 8 < length { &mut message[at / 8] } else { &mut signature[at / 8 - length] };
             *byte ^= 1 << (at % 8);
-            prop_assert!(!key.public().verifies(&[&message], &signature));
+            prop_assert!(!key.public().verifies(&message, &signature));
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use fanfare_domain::{
@@ -69,6 +69,12 @@ pub fn check_certificate(
     if shown.not_after <= now {
         let message = format!("has ended at {}: give the renewed certificate", shown.not_after);
         return Err(of_chain(message));
+    }
+    let start = parsed[0].tbs_certificate.validity.not_before.to_unix_duration().as_secs();
+    let start =
+        i64::try_from(start).ok().and_then(|start| Timestamp::from_second(start).ok()).ok_or_else(unreadable)?;
+    if start > now {
+        return Err(of_chain(format!("begins only at {start}: give a certificate that holds now")));
     }
     certified(certificates, private_key)?;
     Ok(ClientCertificate { chain: chain.to_owned(), private_key: HiddenText::from(private_key.to_owned()), shown })
@@ -172,17 +178,17 @@ impl<T: Clone> Certified<T> {
         certificate: &Arc<ClientCertificate>,
         make: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
-        // No holder of this lock can panic halfway.
-        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.uses += 1;
-        let used = cache.uses;
-        if let Some(kept) = cache.of_endpoint.get_mut(&endpoint)
-            && (Arc::ptr_eq(&kept.certificate, certificate) || kept.certificate == *certificate)
-        {
-            kept.used = used;
-            return Ok(kept.value.clone());
+        if let Some(value) = self.kept(endpoint, certificate) {
+            return Ok(value);
         }
-        let value = make()?;
+        // Outside of the lock: other webhooks do not wait for the parsing of a key.
+        let made = make()?;
+        // Another attempt may have made the value meanwhile.
+        if let Some(value) = self.kept(endpoint, certificate) {
+            return Ok(value);
+        }
+        let mut cache = self.cache();
+        let (used, value) = (cache.uses, made);
         if cache.of_endpoint.len() >= MAX_KEPT
             && let Some(oldest) = cache.of_endpoint.iter().min_by_key(|(_, kept)| kept.used).map(|(id, _)| *id)
         {
@@ -191,6 +197,28 @@ impl<T: Clone> Certified<T> {
         let kept = Kept { certificate: Arc::clone(certificate), value: value.clone(), used };
         cache.of_endpoint.insert(endpoint, kept);
         Ok(value)
+    }
+
+    /// The kept value of a webhook's certificate.
+    fn kept(&self, endpoint: EndpointId, certificate: &Arc<ClientCertificate>) -> Option<T> {
+        let mut cache = self.cache();
+        cache.uses += 1;
+        let used = cache.uses;
+        let kept = cache.of_endpoint.get_mut(&endpoint)?;
+        if !Arc::ptr_eq(&kept.certificate, certificate) {
+            if kept.certificate != *certificate {
+                return None;
+            }
+            // The next look compares no text.
+            kept.certificate = Arc::clone(certificate);
+        }
+        kept.used = used;
+        Some(kept.value.clone())
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache<T>> {
+        // No holder of this lock can panic halfway.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -204,6 +232,7 @@ mod tests {
     fn own(algorithm: &'static rcgen::SignatureAlgorithm) -> (String, String) {
         let mut parameters = CertificateParams::new(vec!["client.example".to_owned()]).expect("names");
         parameters.distinguished_name.push(DnType::CommonName, "shop");
+        parameters.not_before = rcgen::date_time_ymd(1970, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2100, 1, 2);
         let key = KeyPair::generate_for(algorithm).expect("a key");
         (parameters.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
@@ -242,6 +271,9 @@ mod tests {
         assert!(member == "certificate_chain" && message.contains("root certificates"), "{message}");
         let no_certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert_eq!(fault(no_certificate, &key).0, "certificate_chain");
+        let early =
+            check_certificate(&chain, &key, "1969-12-31T00:00:00Z".parse().expect("a time")).expect_err("a fault");
+        assert!(early.message.contains("begins only at 1970-01-01"), "{early}");
         let late = "2100-01-03T00:00:00Z".parse().expect("a time");
         let ended = check_certificate(&chain, &key, late).expect_err("a fault");
         assert!(ended.member == "certificate_chain" && ended.message.contains("has ended at 2100-01-02"), "{ended}");

@@ -38,7 +38,7 @@ use crate::{
     connect::{Connector, Route, refusal},
     egress::{Proxy, ProxyAddress},
     evidence::Suspect,
-    exchange::{Exchange, HIDDEN},
+    exchange::{Credential, Exchange, HIDDEN},
     failure::{EgressUnavailable, classify, suspect},
     name_servers::{NameServer, NameServers},
     names::Names,
@@ -266,6 +266,17 @@ impl Client {
     /// # Errors
     /// If no connection was made for a reason of ours.
     pub async fn post(&self, request: Request) -> Result<Exchange, EgressUnavailable> {
+        let credential = credential(&request.headers);
+        let mut exchange = self.post_openly(request).await?;
+        credential.inspect(|credential| exchange.hide(credential));
+        Ok(exchange)
+    }
+
+    /// Makes the POST like [`post`](Self::post), and leaves the answer as it is: an echoed credential is not hidden.
+    ///
+    /// # Errors
+    /// If no connection was made for a reason of ours.
+    pub(crate) async fn post_openly(&self, request: Request) -> Result<Exchange, EgressUnavailable> {
         let deadline = request.deadline;
         let (http, message) = match &request.certificate {
             None => (self.pooled(), self.message(request)),
@@ -284,6 +295,7 @@ impl Client {
     /// If no connection was made for a reason of ours.
     pub async fn probe(&self, request: Request) -> Result<Probe, EgressUnavailable> {
         let deadline = request.deadline;
+        let credential = credential(&request.headers);
         let stopwatch = Stopwatch::new();
         let tls = match &request.certificate {
             None => Ok(Arc::clone(&self.probe_tls)),
@@ -297,7 +309,8 @@ impl Client {
         let message = self.message(request);
         let request_headers = message.as_ref().map(|message| listed(message.headers())).unwrap_or_default();
         let message = refusal.map_or(message, Err);
-        let exchange = self.exchange(&http, message, deadline, &stopwatch).await?;
+        let mut exchange = self.exchange(&http, message, deadline, &stopwatch).await?;
+        credential.inspect(|credential| exchange.hide(credential));
         Ok(Probe { exchange, timings: stopwatch.timings(), request_headers })
     }
 
@@ -342,16 +355,13 @@ impl Client {
                     message.headers_mut().insert(header::CONNECTION, CLOSE);
                 }
                 let host = message.uri().host().unwrap_or_default().to_owned();
-                let credential = credential(message.headers());
                 // Not dropped before the question: the drop ends the look-up.
                 let mut answer = std::pin::pin!(http.request(message));
                 match with_deadline(deadline, answer.as_mut()).await {
                     Some(Ok(response)) => {
                         stopwatch.lap(|timings| &mut timings.first_byte);
                         let remaining = deadline.saturating_sub(started.elapsed());
-                        let mut exchange = Exchange::answered(response, remaining, Arc::clone(&self.answers)).await;
-                        credential.inspect(|credential| exchange.hide(credential));
-                        exchange
+                        Exchange::answered(response, remaining, Arc::clone(&self.answers)).await
                     }
                     Some(Err(error)) => {
                         let (outcome, text) = classify(&error);
@@ -423,9 +433,9 @@ fn check_end(certificate: &ClientCertificate) -> Result<(), (Outcome, String)> {
 }
 
 /// The credential of the request's authentication, without the scheme.
-fn credential(headers: &HeaderMap) -> Option<Vec<u8>> {
+fn credential(headers: &HeaderMap) -> Option<Credential> {
     let value = headers.get(header::AUTHORIZATION).filter(|value| value.is_sensitive())?;
-    value.as_bytes().split(|byte| *byte == b' ').nth(1).map(<[u8]>::to_vec)
+    value.as_bytes().split(|byte| *byte == b' ').nth(1).and_then(Credential::new)
 }
 
 /// Outcome for a saved URL that may not be called (any more).

@@ -10,6 +10,7 @@ use fanfare_domain::delivery::{
 use http::{HeaderMap, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use memchr::memmem;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -23,6 +24,9 @@ pub const MAX_RESPONSE_BODY: usize = 64 * 1024;
 /// Recorded response headers, at most [`MAX_KEPT_HEADERS`] bytes in total.
 const KEPT_HEADERS: [&str; 5] = ["content-type", "retry-after", "server", ACTION, "x-request-id"];
 const MAX_KEPT_HEADERS: usize = 2 * 1024;
+
+/// Shortest text that is hidden in answers: a shorter text may be there by chance.
+const SHORTEST_CREDENTIAL: usize = 8;
 
 /// Shown instead of a hidden value.
 pub(crate) const HIDDEN: &str = "…";
@@ -84,23 +88,84 @@ impl Exchange {
     }
 }
 
-impl Exchange {
-    /// Hides a credential of the request that the receiver has echoed in the body.
-    pub(crate) fn hide(&mut self, credential: &[u8]) {
-        if credential.is_empty() {
-            return;
+/// A credential of a request, to be hidden where the receiver echoes it.
+pub(crate) struct Credential(Vec<Vec<u8>>);
+
+impl Credential {
+    /// Creates a credential with its forms in JSON: with `/`, and with `\/`. `None` for a text too short to be found
+    /// safely.
+    pub(crate) fn new(text: &[u8]) -> Option<Self> {
+        if text.len() < SHORTEST_CREDENTIAL {
+            return None;
         }
-        let mut rest = &self.response_body[..];
-        let mut shown = Vec::new();
-        while let Some(at) = rest.windows(credential.len()).position(|window| window == credential) {
-            shown.extend_from_slice(&rest[..at]);
+        let mut forms = vec![text.to_vec()];
+        if text.contains(&b'/') {
+            forms.push(
+                text.iter().flat_map(|byte| if *byte == b'/' { vec![b'\\', b'/'] } else { vec![*byte] }).collect(),
+            );
+        }
+        Some(Self(forms))
+    }
+
+    /// The text without the credential, which is no longer than `text`: a credential is longer than [`HIDDEN`]. `None` if
+    /// the credential is not in the text. With `is_cut`, a beginning of the credential at the end is hidden, too.
+    fn hidden_in(&self, text: &[u8], is_cut: bool) -> Option<Vec<u8>> {
+        let mut shown: Option<Vec<u8>> = None;
+        for form in &self.0 {
+            shown = without(form, shown.as_deref().unwrap_or(text), is_cut).or(shown);
+        }
+        shown
+    }
+}
+
+/// `text` with [`HIDDEN`] for each `form`; `None` without a form. Linear in the length of the text.
+fn without(form: &[u8], text: &[u8], is_cut: bool) -> Option<Vec<u8>> {
+    let mut shown = Vec::new();
+    let mut end = 0;
+    for at in memmem::find_iter(text, form) {
+        shown.extend_from_slice(&text[end..at]);
+        shown.extend_from_slice(HIDDEN.as_bytes());
+        end = at + form.len();
+    }
+    let rest = &text[end..];
+    let longest = rest.len().min(form.len() - 1);
+    let begun = (SHORTEST_CREDENTIAL..=longest).rev().find(|length| rest.ends_with(&form[..*length]));
+    match begun.filter(|_| is_cut) {
+        Some(length) => {
+            shown.extend_from_slice(&rest[..rest.len() - length]);
             shown.extend_from_slice(HIDDEN.as_bytes());
-            rest = &rest[at + credential.len()..];
         }
-        if rest.len() < self.response_body.len() {
-            shown.extend_from_slice(rest);
-            self.response_body = Bytes::from(shown);
+        None if end == 0 => return None,
+        None => shown.extend_from_slice(rest),
+    }
+    Some(shown)
+}
+
+impl Exchange {
+    /// Hides a credential of the request that the receiver has echoed in the body or in a kept header.
+    pub(crate) fn hide(&mut self, credential: &Credential) {
+        for (_, value) in &mut self.response_headers {
+            if let Some(shown) = credential.hidden_in(value.as_bytes(), true) {
+                *value = String::from_utf8_lossy(&shown).into_owned();
+            }
         }
+        let is_cut = self.error.is_some() || self.response_body.len() >= MAX_RESPONSE_BODY;
+        if let Some(shown) = credential.hidden_in(&self.response_body, is_cut) {
+            // The owner keeps the room of the read body.
+            self.response_body = Bytes::from_owner(HiddenBody { shown, _read: self.response_body.clone() });
+        }
+    }
+}
+
+/// A body without a credential, in the room of the read body.
+struct HiddenBody {
+    shown: Vec<u8>,
+    _read: Bytes,
+}
+
+impl AsRef<[u8]> for HiddenBody {
+    fn as_ref(&self) -> &[u8] {
+        &self.shown
     }
 }
 
@@ -178,15 +243,36 @@ mod tests {
         let hidden = |body: &'static str, credential: &str| {
             let mut exchange = Exchange::unanswered(Outcome::TimedOut, String::new());
             exchange.response_body = Bytes::from_static(body.as_bytes());
-            exchange.hide(credential.as_bytes());
+            exchange.error = None;
+            if let Some(credential) = Credential::new(credential.as_bytes()) {
+                exchange.hide(&credential);
+            }
             String::from_utf8(exchange.response_body.to_vec()).expect("UTF-8")
         };
         assert_eq!(
-            hidden(r#"{"authorization":"Bearer tok1","again":"tok1"}"#, "tok1"),
+            hidden(r#"{"authorization":"Bearer token/01","again":"token\/01"}"#, "token/01"),
             r#"{"authorization":"Bearer …","again":"…"}"#
         );
-        assert_eq!(hidden("ok", "tok1"), "ok");
-        assert_eq!(hidden("ok", ""), "ok");
+        assert_eq!(hidden("ok", "token/01"), "ok");
+        assert_eq!(hidden("a short tok1", "tok1"), "a short tok1");
+        assert_eq!(hidden("the end is token-01", "token-012345"), "the end is token-01", "the body is whole");
+        assert_eq!(hidden("", "token/01"), "");
+    }
+
+    #[test]
+    fn a_begun_credential_is_hidden_where_a_body_is_cut_and_in_headers() {
+        let mut exchange = Exchange::unanswered(Outcome::TimedOut, "the body broke off".to_owned());
+        exchange.response_body = Bytes::from_static(b"Bearer token-0123");
+        exchange.response_headers = vec![("x-request-id".to_owned(), "token-012345 ü".to_owned())];
+        let credential = Credential::new(b"token-012345").expect("a credential");
+        exchange.hide(&credential);
+        assert_eq!(exchange.response_body, "Bearer …");
+        assert_eq!(exchange.response_headers[0].1, "… ü");
+        // Bodies grow by no hidden text.
+        exchange.response_body = Bytes::from(b"token-01".repeat(MAX_RESPONSE_BODY / 8));
+        exchange.hide(&Credential::new(b"token-01").expect("a credential"));
+        assert!(exchange.response_body.len() <= MAX_RESPONSE_BODY);
+        assert!(!exchange.response_body.windows(8).any(|window| window == b"token-01"));
     }
 
     #[test]

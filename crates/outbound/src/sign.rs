@@ -56,7 +56,10 @@ pub(crate) fn delivery_headers(endpoint: &Endpoint, sending: &Sending<'_>, body:
     let (id, seconds) = (sending.event.to_string(), sending.at.as_second());
     let secrets = endpoint.live_secrets(sending.at);
     let by_secrets = secrets.iter().map(|secret| standard_signature(&secret.key(), &id, seconds, body));
-    let by_keys = endpoint.live_keys(sending.at).map(|key| asymmetric_signature(key, &id, seconds, body));
+    // The same text for all keys.
+    let text = endpoint.signing_keys.as_ref().map(|_| [format!("{id}.{seconds}.").as_bytes(), body].concat());
+    let signed = |text: &Vec<u8>| endpoint.live_keys(sending.at).map(|key| asymmetric_signature(key, text)).collect();
+    let by_keys: Vec<String> = text.as_ref().map(signed).unwrap_or_default();
     let signatures: Vec<String> = by_secrets.chain(by_keys).collect();
     if !signatures.is_empty() {
         headers.insert(WEBHOOK_SIGNATURE, visible_ascii(signatures.join(" ")));
@@ -137,10 +140,9 @@ fn standard_signature(key: &[u8], id: &str, seconds: i64, body: &[u8]) -> String
     format!("v1,{}", STANDARD.encode(hmac_sha256(key, &[prefix.as_bytes(), body])))
 }
 
-/// Asymmetric signature of Standard Webhooks: `v1a,` and base64 of the Ed25519 signature of `id.seconds.body`.
-fn asymmetric_signature(key: &SigningKey, id: &str, seconds: i64, body: &[u8]) -> String {
-    let prefix = format!("{id}.{seconds}.");
-    format!("{ASYMMETRIC}{}", STANDARD.encode(key.sign(&[prefix.as_bytes(), body])))
+/// Asymmetric signature of Standard Webhooks: `v1a,` and base64 of the Ed25519 signature of `text`, `id.seconds.body`.
+fn asymmetric_signature(key: &SigningKey, text: &[u8]) -> String {
+    format!("{ASYMMETRIC}{}", STANDARD.encode(key.sign(text)))
 }
 
 /// True if `webhook-signature` holds the signature of the request by this secret, as Standard Webhooks 1.0.0 defines it.
@@ -358,7 +360,7 @@ mod tests {
             key: Arc::new(SigningKey::from_seed(&[seed; 32])),
             expires_at: end.map(|end| Timestamp::from_second(end).expect("timestamp")),
         };
-        Arc::new(SigningKeys(vec![key(2, None), key(1, Some(10))]))
+        Arc::new(SigningKeys::new(vec![key(2, None), key(1, Some(10))]))
     }
 
     /// The parts of `webhook-signature`.
@@ -371,7 +373,7 @@ mod tests {
         let verified = |signature: &str, seed, at: i64| {
             let signature = STANDARD.decode(signature.strip_prefix("v1a,").expect("v1a")).expect("base64");
             let public = SigningKey::from_seed(&[seed; 32]).public();
-            public.verifies(&[format!("evt_01h455vb4pex5vsknk084sn02q.{at}.").as_bytes(), BODY], &signature)
+            public.verifies(&[format!("evt_01h455vb4pex5vsknk084sn02q.{at}.").as_bytes(), BODY].concat(), &signature)
         };
         for (at, seeds) in [(9, &[2, 1][..]), (10, &[2])] {
             let signed = headers_with_keys("incenta", &[(NEW, None), (OLD, None)], Some(rotating_keys()), at);

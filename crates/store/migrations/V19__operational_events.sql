@@ -36,6 +36,8 @@ CREATE TABLE operational_states (
     version        integer NOT NULL,
     PRIMARY KEY (subject, condition)
 );
+-- Finds the last events.
+CREATE INDEX operational_states_told ON operational_states (told_at) WHERE told_at IS NOT NULL;
 
 -- Progress of the job: at most a single row, since the first look.
 CREATE TABLE operational_marks (
@@ -44,7 +46,11 @@ CREATE TABLE operational_marks (
     application_id uuid NOT NULL,
     begun_at       timestamptz NOT NULL DEFAULT now(),
     -- End of the counted occurrences.
-    counted        timestamptz NOT NULL DEFAULT now()
+    counted        timestamptz NOT NULL DEFAULT now(),
+    -- Conditions of the first look are not told.
+    is_looked      boolean NOT NULL DEFAULT false,
+    -- Last look at held deliveries, which reads many rows.
+    held_at        timestamptz NOT NULL DEFAULT '-infinity'
 );
 
 -- Finds the deliveries that were given up since the last look. Successes never enter.

@@ -1,5 +1,8 @@
 -- Plans, labels and usage of applications.
 
+-- First: the job `rollups` locks its marks before its counts. Another order could be a deadlock.
+LOCK TABLE rollup_marks IN ACCESS EXCLUSIVE MODE;
+
 -- Named limits. NULL: the plan has no such limit.
 CREATE TABLE plans (
     name           text PRIMARY KEY,
@@ -48,7 +51,10 @@ ALTER TABLE rollups ADD COLUMN bytes bigint NOT NULL DEFAULT 0;
 ALTER TABLE rollups_hourly ADD COLUMN bytes bigint NOT NULL DEFAULT 0;
 
 -- First UTC day whose usage may still change. The hours of the last days are there: the job settles these days first.
-ALTER TABLE rollup_marks ADD COLUMN settled date;
+ALTER TABLE rollup_marks
+    ADD COLUMN settled date,
+    -- Last count of a minute more than two hours old. NULL: none.
+    ADD COLUMN lagged  timestamptz;
 UPDATE rollup_marks SET settled = (final AT TIME ZONE 'UTC')::date - 90;
 ALTER TABLE rollup_marks ALTER COLUMN settled SET NOT NULL;
 

@@ -22,7 +22,7 @@ CREATE TABLE endpoint_tokens (
     endpoint_id   uuid PRIMARY KEY,
     -- `authentication_version` of the endpoint for which the row holds.
     version       bigint NOT NULL,
-    -- Number of the token. Grows with each token, also over versions.
+    -- Number of the token. Grows with each token of the version.
     generation    bigint NOT NULL DEFAULT 0,
     -- Token, encrypted; NULL without a token.
     key_name      text,
@@ -42,3 +42,18 @@ CREATE TABLE endpoint_tokens (
     failed_at     timestamptz,
     error         text
 ) WITH (fillfactor = 50);
+
+-- The previous release deletes endpoints, too, and clears only the columns that it knows.
+CREATE FUNCTION clear_credentials() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.authentication = NULL;
+    NEW.authentication_key_name = NULL;
+    NEW.authentication_ciphertext = NULL;
+    NEW.certificate = NULL;
+    NEW.certificate_key_name = NULL;
+    NEW.certificate_ciphertext = NULL;
+    NEW.certificate_ends_at = NULL;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER clear_credentials BEFORE UPDATE OF deleted_at ON endpoints
+    FOR EACH ROW WHEN (NEW.deleted_at IS NOT NULL) EXECUTE FUNCTION clear_credentials();

@@ -60,8 +60,8 @@ pub use operations::{
     examine::{ApplicationCounts, DatabaseFacts},
     migrations::PlannedMigration,
     operational::{
-        FinishedReplay, FoundCondition, HeldBounds, Occurred, OperationalChange, OperationalKey, OperationalMark,
-        OperationalState, ToldEndpoint,
+        FinishedReplay, FoundCondition, HeldBounds, LastingConditions, Occurred, OperationalChange, OperationalKey,
+        OperationalLook, OperationalMark, OperationalState, ToldEndpoint,
     },
     reencrypt::Reencrypted,
     runs::{JobRun, QueueDepthRow},
@@ -69,7 +69,7 @@ pub use operations::{
 };
 pub use outbox::{DeferredRows, InvalidTable, Outbox, OutboxTable};
 pub use pipeline::{
-    access_tokens::{AccessToken, TokenLook, TokenState, TokenTurn},
+    access_tokens::{AccessToken, FETCH_LASTS, TokenLook, TokenState, TokenTurn},
     backlogs::{BacklogRow, Probed, ReleasedBacklog, TakenBacklog, TouchedBacklog},
     delayed::{Cancellation, DueContent, DueEvent, DuePlan},
     digests::{DueDigest, Horizon, NewDigest, ToldDay},

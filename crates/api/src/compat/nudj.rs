@@ -146,11 +146,11 @@ pub(crate) async fn put(
     for (position, vetted) in vetted.into_iter().enumerate() {
         vetted.map_err(|error| placed(error, is_list, position))?;
     }
-    for (position, put) in puts.iter().enumerate() {
+    for (position, put) in puts.iter_mut().enumerate() {
         let Some(id) = put.id else { continue };
         let checked = async {
             api.check_header_of_change(&authorized, id, &put.settings).await?;
-            api.check_headers_of_move(&authorized, id, &put.settings).await?;
+            api.check_headers_of_move(&authorized, id, &mut put.settings).await?;
             api.check_reader(&authorized, id, &put.settings).await
         };
         checked.await.map_err(|error| placed(error, is_list, position))?;

@@ -49,8 +49,10 @@ pub struct Application {
     /// The application's own limits. Each replaces the plan's; `null` for the limit of the plan or the deployment.
     #[serde(flatten)]
     pub limits: Limits,
-    /// Labels by which operators find and sum up applications.
-    pub labels: BTreeMap<String, String>,
+    /// Labels by which operators find and sum up applications. Only for an admin key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub labels: Option<BTreeMap<String, String>>,
     /// Members of bodies with values to hide: `password` at any depth, `card.number` in each `card`. Webhooks receive
     /// the values. Fanfare stores the values encrypted, and neither the API nor the database shows a value. Responses
     /// of webhooks are stored without the values.
@@ -62,7 +64,19 @@ pub struct Application {
 impl From<ApplicationRow> for Application {
     fn from(row: ApplicationRow) -> Self {
         let ApplicationRow { id, name, dialect, is_strict, email, limits, plan, labels, redacted, created_at } = row;
-        Self { id, name, dialect, strict: is_strict, email, plan, limits: limits.into(), labels, redacted, created_at }
+        let (limits, labels) = (limits.into(), Some(labels));
+        Self { id, name, dialect, strict: is_strict, email, plan, limits, labels, redacted, created_at }
+    }
+}
+
+impl Application {
+    /// The application for a key: labels are notes of the operators.
+    fn shown_to(row: ApplicationRow, application_of_key: Option<ApplicationId>) -> Self {
+        let mut shown = Self::from(row);
+        if application_of_key.is_some() {
+            shown.labels = None;
+        }
+        shown
     }
 }
 
@@ -151,7 +165,7 @@ pub async fn show(
 ) -> Result<Answer<Application>, ApiError> {
     let application = reached(&application, application_of_key)?;
     let row = api.store.application(application).await?.ok_or_else(no_such_application)?;
-    Ok(Answer::of(row.into()))
+    Ok(Answer::of(Application::shown_to(row, application_of_key)))
 }
 
 /// Changes to an application. Omitted fields keep their value.
@@ -236,7 +250,7 @@ pub async fn change(
         _ => error.into(),
     })?;
     let row = row.ok_or_else(no_such_application)?;
-    Ok(Answer::of(row.into()))
+    Ok(Answer::of(Application::shown_to(row, application_of_key)))
 }
 
 /// Checks the values of a change.

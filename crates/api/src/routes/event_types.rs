@@ -237,7 +237,6 @@ pub async fn publish(
         trace: trace_of(&Span::current()),
         cloud_event: None,
     };
-    api.publishing.take_quotas(&application, body.len())?;
     let event = api.publishing.send(&application, event, body.as_bytes()).await.map_err(|error| match error.code {
         // A repetition has another id.
         ErrorCode::OutcomeUnknown => {

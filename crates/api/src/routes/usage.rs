@@ -261,8 +261,10 @@ pub async fn list(
         Some("csv") => true,
         Some(_) => return Err(ApiError::invalid("format", "must be json or csv")),
     };
+    let days = days(filter.day.as_deref(), filter.month.as_deref(), day_of(api.store.now()))?;
+    let is_first = filter.before.is_none();
     let page = rows(&api, administrator, filter).await?;
-    Ok(if is_csv { csv::answer(&page) } else { page.into_response() })
+    Ok(if is_csv { csv::answer(&page, days, is_first) } else { page.into_response() })
 }
 
 /// A page of the applications with usage.

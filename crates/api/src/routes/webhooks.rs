@@ -223,7 +223,6 @@ pub async fn create_with_id(
     let (mut settings, warnings) = api.check_new(authorized, new).await?;
     api.check_credentials(authorized, None, asked, &mut settings).await?;
     api.check_template_of(authorized, &settings, None).await?;
-    api.ready_signing_key(authorized, settings.is_asymmetric).await?;
     let new = NewEndpoint {
         id,
         application: authorized.application,
@@ -338,7 +337,7 @@ pub async fn change(
     let (mut settings, warnings) = api.check(&authorized, change).await?;
     api.check_credentials_of_change(&authorized, webhook, asked, &mut settings).await?;
     api.check_template_of_change(&authorized, webhook, &settings).await?;
-    api.check_headers_of_move(&authorized, webhook, &settings).await?;
+    api.check_headers_of_move(&authorized, webhook, &mut settings).await?;
     api.check_reader(&authorized, webhook, &settings).await?;
     let changed = api.change(&authorized, webhook, &settings).await?;
     Ok(Answer::of(Webhook { warnings, ..changed }))
@@ -431,7 +430,6 @@ impl ApiState {
         webhook: EndpointId,
         settings: &EndpointSettings,
     ) -> Result<Webhook, ApiError> {
-        self.ready_signing_key(authorized, settings.is_asymmetric).await?;
         if let Some(row) = self.store.change_endpoint(authorized.application, webhook, settings).await? {
             return Ok(Webhook::new(row, None));
         }

@@ -116,14 +116,6 @@ impl Publishing {
         self.quotas.check(&self.directory, application)
     }
 
-    /// Takes an event with a body of `bytes` from the quotas of the application.
-    ///
-    /// # Errors
-    /// 429 at a quota.
-    pub(crate) fn take_quotas(&self, application: &Application, bytes: usize) -> Result<(), ApiError> {
-        self.quotas.take(&self.directory, application, bytes)
-    }
-
     /// Reads and checks the events of a body of `length` bytes. No other request waits for a large body.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
@@ -134,16 +126,18 @@ impl Publishing {
         if length <= CHECKED_AT_ONCE { read() } else { self.checks.run(application.id, read).await }
     }
 
-    /// Publishes an event, and waits for the broker's confirm. `body` is the publisher's JSON.
+    /// Takes an event from the quotas of the application, publishes the event, and waits for the broker's confirm.
+    /// `body` is the publisher's JSON.
     ///
     /// # Errors
-    /// If the broker has not confirmed the event. The event may be accepted nevertheless.
+    /// 429 at a quota, and if the broker has not confirmed the event. The event may be accepted nevertheless.
     pub(crate) async fn send(
         &self,
         application: &Application,
         mut event: Event,
         body: &[u8],
     ) -> Result<Event, ApiError> {
+        let taken = self.quotas.take(&self.directory, application, body.len())?;
         let span = send_span(&self.topology, &event);
         // A CloudEvent may name another trace than the request.
         if let (Some(trace), Some(request)) = (&event.trace, trace_of(&Span::current()))
@@ -165,6 +159,10 @@ impl Publishing {
                 Ok(event)
             }
             Err(error) => {
+                // An event with an unknown outcome may be accepted: the event counts.
+                if let (Some(taken), PublishError::Unavailable | PublishError::Refused) = (taken, &error) {
+                    self.quotas.give_back(application.id, taken);
+                }
                 span.record("error.type", error.as_str()).record("otel.status_code", "ERROR");
                 Err(unpublished(error, &event))
             }

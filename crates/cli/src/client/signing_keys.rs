@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use http::Method;
 use serde_json::Value;
 
 use super::{Api, Target, given, rows, segment};
@@ -15,12 +16,14 @@ pub(crate) enum SigningKeysCommand {
     List(ListArguments),
     /// Makes a new key, and lists the keys. The previous key signs, too, until the end of the overlap.
     Rotate(RotateArguments),
+    /// Ends the previous key now, and lists the keys. The current key stays.
+    EndRotation(ListArguments),
 }
 
 impl SigningKeysCommand {
     pub(super) fn target(&self) -> &Target {
         match self {
-            Self::List(arguments) => &arguments.target,
+            Self::List(arguments) | Self::EndRotation(arguments) => &arguments.target,
             Self::Rotate(arguments) => &arguments.target,
         }
     }
@@ -46,6 +49,7 @@ pub(super) async fn run(api: &Api, command: SigningKeysCommand) -> anyhow::Resul
     let path = format!("applications/{}/signing-keys", segment(application));
     let answer = match command {
         SigningKeysCommand::List(_) => api.get(&path, &[]).await?,
+        SigningKeysCommand::EndRotation(_) => api.send(Method::POST, &format!("{path}/end-rotation"), None).await?,
         SigningKeysCommand::Rotate(arguments) => {
             let body = given(&[("overlap_seconds", arguments.overlap_seconds.map(Value::from))]);
             api.post(&format!("{path}/rotate"), &body).await?

@@ -155,7 +155,7 @@ fn fields_of(application: &Application) -> Fields {
         .with("strict", strict)
         .with("email", application.email.clone().unwrap_or_default())
         .with("plan", application.plan.clone().unwrap_or_default())
-        .with("labels", lines(&application.labels))
+        .with("labels", lines(&application.labels.clone().unwrap_or_default()))
         .with("redacted", application.redacted.join("\n"));
     let known = serde_json::to_value(application.limits).unwrap_or_default();
     let limit = |name: &str| known[name].as_u64().map(|limit| limit.to_string()).unwrap_or_default();
@@ -251,7 +251,7 @@ mod tests {
             email: None,
             plan: Some("free".to_owned()),
             limits: Limits { publish_rate_per_second: Some(5), ..Limits::default() },
-            labels: BTreeMap::from([("region".to_owned(), "eu, west".to_owned())]),
+            labels: Some(BTreeMap::from([("region".to_owned(), "eu, west".to_owned())])),
             redacted: vec!["password".to_owned(), "card.number".to_owned()],
             created_at: Timestamp::UNIX_EPOCH,
         }

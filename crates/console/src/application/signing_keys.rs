@@ -22,7 +22,7 @@ use crate::{
         form::Fields,
         marks::{self, filters},
         place::Place,
-        respond::{back_to, page_with},
+        respond::{back_to, page, page_with},
     },
 };
 
@@ -47,14 +47,25 @@ struct Shown {
     fields: Fields,
 }
 
+/// The question before all earlier keys end at once.
+#[derive(Template)]
+#[template(path = "application/signing_keys/confirmation.html")]
+struct Confirmation {
+    frame: Frame,
+}
+
 /// Shows the keys, and the form to rotate.
 pub(super) async fn show(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
     answer(&console, &place, Fields::default().with("overlap_seconds", (24 * HOUR).to_string())).await
 }
 
-/// Rotates the key.
+/// Rotates the key. A rotation without an overlap is confirmed first.
 pub(super) async fn rotate(State(console): State<Console>, place: Place, body: Bytes) -> Result<Response, Fault> {
     let fields = Fields::of_body(&body);
+    if fields.has("overlap_seconds", "0") && !fields.has("confirmed", "yes") {
+        place.visitor.require(Right::Operate)?;
+        return page(&place.visitor, &Confirmation { frame: place.frame("End all earlier keys") });
+    }
     match begin(&console, &place, &fields).await {
         Ok(_) => Ok(back_to(format!("{}/signing-keys?done=key-rotated", place.base))),
         Err(error) => answer(&console, &place, fields.refused(error)).await,

@@ -42,6 +42,7 @@ const ALL: &[Words] = &[
     words("put_plan", ("set", "set"), "a plan", ""),
     words("delete_plan", ("removed", "remove"), "a plan", ""),
     words("rotate_signing_key", ("rotated", "rotate"), "the signing key of the application", "app"),
+    words("end_signing_key_rotation", END, "the previous signing key of the application", "app"),
     words("create_key", CREATE, "the key", "key"),
     words("rotate_key", ("rotated", "rotate"), "the key", "key"),
     words("revoke_key", ("revoked", "revoke"), "the key", "key"),

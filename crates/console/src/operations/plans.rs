@@ -16,7 +16,7 @@ use fanfare_api::{
     routes::plans::{self, New, Plan},
 };
 use fanfare_domain::access::session::Right;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     Console,
@@ -102,8 +102,9 @@ async fn made(console: &Console, visitor: &Visitor, fields: &Fields) -> Result<P
         asked[limit] = fields.number(limit)?;
     }
     let new: New = from_value(&asked)?;
-    let (administrator, name) = (visitor.administrator()?, Path(fields.value("name").trim().to_owned()));
-    let api = console.api.clone();
+    let name = fields.value("name").trim().to_owned();
+    asked["name"] = json!(name);
+    let (administrator, name, api) = (visitor.administrator()?, Path(name), console.api.clone());
     let work =
         async move { plans::put(State(api), administrator, name, JsonBody(new)).await.map(|answer| answer.data) };
     visitor.change(console, Right::Operate, ("put_plan", asked), None, work).await
@@ -111,8 +112,8 @@ async fn made(console: &Console, visitor: &Visitor, fields: &Fields) -> Result<P
 
 /// Removes a plan without applications.
 async fn remove(State(console): State<Console>, visitor: Visitor, Path(name): Path<String>) -> Result<Response, Fault> {
-    let (administrator, api) = (visitor.administrator()?, console.api.clone());
+    let (administrator, api, asked) = (visitor.administrator()?, console.api.clone(), json!({ "name": name }));
     let work = async move { plans::delete(State(api), administrator, Path(name)).await.map(|answer| answer.data) };
-    visitor.change(&console, Right::Operate, ("delete_plan", Value::Null), None, work).await?;
+    visitor.change(&console, Right::Operate, ("delete_plan", asked), None, work).await?;
     Ok(back_to("/console/plans?done=deleted"))
 }

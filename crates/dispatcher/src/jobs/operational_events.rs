@@ -17,19 +17,22 @@ use std::{
 };
 
 use fanfare_domain::{
-    application::Application,
+    application::{Application, EndpointStatus},
+    diagnosis::rollup::STEP,
     event::description::{self, Effect},
     ids::{ApplicationId, EndpointId},
     operational::{
-        Condition, Course, Figures, catalogue,
+        Because, Condition, Course, Figures, catalogue,
         state::{self, State},
     },
     time::saturating_sub,
 };
 use fanfare_service::crash_point;
 use fanfare_store::{
-    HeldBounds, Job, OperationalChange, OperationalKey, OperationalMark, OperationalState, StoreError,
+    HeldBounds, Job, LastingConditions, OperationalChange, OperationalKey, OperationalLook, OperationalMark,
+    OperationalState, StoreError,
 };
+use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -43,9 +46,18 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Age of the occurrences that are counted: all commits with an earlier time have ended by then.
 const COUNTED_AFTER: Duration = Duration::from_secs(20);
 
-/// Maximum of states in a commit, and of events.
+/// Deadlines of the count and of the look: the time of a run suffices for the events, too.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(30);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Maximum of states in a commit, of events, and of deliveries beside the deliveries of the last event.
 const STATES: usize = 1000;
 const EVENTS: usize = 50;
+const DELIVERIES: usize = 5000;
+
+/// Maximum of events in a turn, and of refused events.
+const TURN: usize = 500;
+const REFUSED: usize = 10;
 
 pub(crate) struct OperationalEvents {
     pub(crate) context: Arc<Context>,
@@ -55,6 +67,8 @@ pub(crate) struct OperationalEvents {
     pub(crate) held: HeldBounds,
     /// Address of the web pages.
     pub(crate) console: Option<Url>,
+    /// True while a commit with events has no answer.
+    pub(crate) is_unsure: AtomicBool,
 }
 
 /// The states that a turn knows.
@@ -68,6 +82,9 @@ impl OperationalEvents {
         let schedule = Schedule::new(self.context.database.clone(), Job::OperationalEvents, EVERY, stop.clone());
         while let Some(lock) = schedule.next().await {
             schedule.run(lock, self.turn((&is_missing, &is_described), &stop)).await;
+            if self.is_unsure.swap(false, Ordering::Relaxed) {
+                self.recover(&stop);
+            }
         }
     }
 
@@ -88,6 +105,12 @@ impl OperationalEvents {
         found
     }
 
+    /// Finds the work of a commit without an answer: backlogs and fan-outs of this process that its memory lacks.
+    fn recover(&self, stop: &CancellationToken) {
+        self.context.backlogs.look_for_more();
+        self.fan_outs.abandon_later(stop);
+    }
+
     async fn turn(
         &self,
         (is_missing, is_described): (&AtomicBool, &AtomicBool),
@@ -103,15 +126,21 @@ impl OperationalEvents {
             tracing::warn!("operational events wait until `fanfare migrate` has built the index deliveries_given_up");
             return Ok(());
         };
-        let mut states: States =
-            store.operational_states().await?.into_iter().map(|state| (state.key, state)).collect();
-        if !self.count(&mark, &mut states).await? || !self.look(&mark, &mut states).await? {
+        let known = store.operational_states(self.application).await?;
+        let mut states: States = known.into_iter().map(|state| (state.key, state)).collect();
+        let counted = store.with_deadline(COUNT_TIMEOUT, self.count(&mark, &mut states)).await;
+        let looked = store.with_deadline(LOOK_TIMEOUT, self.look(&mark, &mut states)).await;
+        if matches!((&counted, &looked), (Ok(false), _) | (_, Ok(false))) {
             tracing::info!("another process tells operational events");
             return Ok(());
         }
+        // Whatever cannot be counted or seen: known changes are told.
+        for error in [&counted, &looked].into_iter().filter_map(|part| part.as_ref().err()) {
+            tracing::warn!(%error, "cannot look for operational events; known changes are told");
+        }
         self.tell(&application, &mut states, stop).await?;
-        let forgotten = saturating_sub(self.context.now(), state::KEPT);
-        store.forget_operational_states(forgotten).await.map(drop)
+        store.forget_operational_states(saturating_sub(self.context.now(), state::KEPT)).await?;
+        counted.and(looked).map(drop)
     }
 
     /// Describes the types of operational events in the application, with schemas and samples.
@@ -134,70 +163,132 @@ impl OperationalEvents {
         Ok(())
     }
 
-    /// Counts what occurred since the mark, and moves the mark. False if another process did.
+    /// Counts what occurred since the mark, and moves the mark, step by step. False if another process did.
     async fn count(&self, mark: &OperationalMark, states: &mut States) -> Result<bool, StoreError> {
-        let (store, now) = (&self.context.database.store, self.context.now());
-        let until = saturating_sub(now, COUNTED_AFTER);
-        if until <= mark.counted {
-            return Ok(true);
+        let settled = saturating_sub(self.context.now(), COUNTED_AFTER);
+        let mut mark = *mark;
+        while let Some((window, until)) = mark.window(settled) {
+            let changed = self.counted(&window, until, states).await?;
+            let counted = Some((mark.counted, until));
+            let change = OperationalChange { states: &changed, counted, ..OperationalChange::default() };
+            if !self.write(&change, states).await? {
+                return Ok(false);
+            }
+            crash_point("operational.counted");
+            mark.counted = until;
         }
+        Ok(true)
+    }
+
+    /// The states after the occurrences of a step.
+    async fn counted(
+        &self,
+        window: &OperationalMark,
+        until: Timestamp,
+        states: &States,
+    ) -> Result<Vec<OperationalState>, StoreError> {
+        let (store, now) = (&self.context.database.store, self.context.now());
         let mut changed = Vec::new();
-        for occurred in store.occurrences(mark, until).await? {
+        for occurred in store.occurrences(window, until).await? {
             let state = |known: Option<&State>| State::count(known, &occurred.occurrences, now);
             changed.push(next(states.get(&occurred.key), occurred.key, occurred.application, state));
         }
-        for replay in store.finished_replays(mark, until).await? {
+        for replay in store.finished_replays(window, until).await? {
             let key = OperationalKey { subject: replay.figures.id.0, condition: Condition::ReplayFinished };
             let figures = Figures { replay: Some(replay.figures), ..Figures::default() };
             let state = |_: Option<&State>| State::once(replay.at, figures, now);
             changed.push(next(states.get(&key), key, Some(replay.application), state));
         }
-        let change = OperationalChange {
-            states: &changed,
-            counted: Some((mark.counted, until)),
-            ..OperationalChange::default()
-        };
-        let is_written = self.write(&change, states).await?;
-        crash_point("operational.counted");
-        Ok(is_written)
+        changed.sort_unstable_by_key(|state| state.key);
+        Ok(changed)
     }
 
     /// Looks at the lasting conditions, and notes the changes. False if another process did.
     async fn look(&self, mark: &OperationalMark, states: &mut States) -> Result<bool, StoreError> {
         let (store, now) = (&self.context.database.store, self.context.now());
-        let is_failing = |known: &&OperationalState| known.key.condition == Condition::Failing && known.state.holds;
-        let failing: Vec<_> = states.values().filter(is_failing).map(|known| (endpoint(known.key), known)).collect();
-        let failing: Vec<_> = failing.into_iter().map(|(id, known)| (id, known.state.since)).collect();
-        let found = store.lasting_conditions(mark, self.held, &failing).await?;
-        let (mut changed, mut holding) = (Vec::new(), HashSet::new());
+        let LastingConditions { found, unknown } = self.lasting(mark, states).await?;
+        let mut holding: HashSet<OperationalKey> = unknown.into_iter().collect();
+        let mut changed = Vec::new();
         for found in &found {
             holding.insert(found.key);
             let known = states.get(&found.key);
-            if let Some(state) = State::look(known.map(|known| &known.state), Some(&found.found), now) {
+            // A disabled webhook has the time of the change on record.
+            let is_old = !mark.is_looked && known.is_none() && found.key.condition != Condition::Disabled;
+            let state = if is_old {
+                Some(State::before(&found.found, now))
+            } else {
+                State::look(known.map(|known| &known.state), Some(&found.found), now)
+            };
+            if let Some(state) = state {
                 changed.push(next(known, found.key, Some(found.application), |_| state));
             }
         }
-        for known in states.values().filter(|known| !holding.contains(&known.key)) {
-            let state = match known.key.condition.course() {
-                Course::Lasting => State::look(Some(&known.state), None, now),
-                Course::Recurring => known.state.quiet(known.key.condition, now),
-                Course::Single => None,
-            };
-            if let Some(state) = state {
-                changed.push(next(Some(known), known.key, known.application, |_| state));
-            }
-        }
+        let gone: Vec<_> = states.values().filter(|known| !holding.contains(&known.key)).collect();
+        changed.extend(self.ended(&gone).await?);
+        changed.sort_unstable_by_key(|state| state.key);
         for changed in changed.chunks(STATES) {
             let change = OperationalChange { states: changed, ..OperationalChange::default() };
             if !self.write(&change, states).await? {
                 return Ok(false);
             }
         }
+        if !mark.is_looked {
+            store.note_first_look(self.application).await?;
+        }
         crash_point("operational.seen");
         Ok(true)
     }
 
-    /// Tells all changes that are due. Events, deliveries and told states of a batch are one commit.
+    /// Finds the lasting conditions that hold.
+    async fn lasting(&self, mark: &OperationalMark, states: &States) -> Result<LastingConditions, StoreError> {
+        let of = |condition| states.values().filter(move |known| known.key.condition == condition);
+        let failing: Vec<_> = of(Condition::Failing)
+            .filter_map(|known| Some((endpoint(known.key), success_from(&known.state)?)))
+            .collect();
+        let near_held: Vec<_> =
+            of(Condition::HeldNearLimit).filter(|known| known.state.holds).map(|known| endpoint(known.key)).collect();
+        let (directory, expiry) = (&self.context.directory, self.context.expiry);
+        let lifetime = |application, id| {
+            let application = directory.application(application);
+            let endpoint = application.as_ref().and_then(|application| application.endpoint(id));
+            endpoint.map_or(expiry, |endpoint| endpoint.policy.lifetime(expiry))
+        };
+        let look = OperationalLook {
+            mark: *mark,
+            held: self.held,
+            failing: &failing,
+            near_held: &near_held,
+            lifetime: &lifetime,
+        };
+        self.context.database.store.lasting_conditions(&look).await
+    }
+
+    /// The states after the end of conditions, with the reason.
+    async fn ended(&self, gone: &[&OperationalState]) -> Result<Vec<OperationalState>, StoreError> {
+        let now = self.context.now();
+        let ended = |known: &OperationalState| match known.key.condition.course() {
+            Course::Lasting => State::look(Some(&known.state), None, now),
+            Course::Recurring => known.state.quiet(known.key.condition, now),
+            Course::Single => None,
+        };
+        let after = |known: &&OperationalState| {
+            ended(known).map(|state| next(Some(known), known.key, known.application, |_| state))
+        };
+        let mut changed: Vec<OperationalState> = gone.iter().filter_map(after).collect();
+        let is_lasting = |state: &OperationalState| state.key.condition.course() == Course::Lasting;
+        let ids: Vec<_> = changed.iter().filter(|state| is_lasting(state)).map(|state| endpoint(state.key)).collect();
+        if ids.is_empty() {
+            return Ok(changed);
+        }
+        let statuses = self.context.database.store.statuses(&ids).await?;
+        for state in changed.iter_mut().filter(|state| is_lasting(state)) {
+            state.state.figures.because = Some(because(statuses.get(&endpoint(state.key)).copied()));
+        }
+        Ok(changed)
+    }
+
+    /// Tells the changes that are due. Events, deliveries and told states of a batch are one commit. A refused batch is
+    /// halved until the refused event is alone.
     async fn tell(
         &self,
         application: &Arc<Application>,
@@ -209,25 +300,49 @@ impl OperationalEvents {
             states.values().filter(|known| known.state.due(known.key.condition, now).is_some()).cloned().collect();
         // The oldest change first.
         due.sort_unstable_by_key(|known| (known.state.seen_at, known.key));
-        for batch in due.chunks(EVENTS) {
-            if !self.tell_batch(application, batch, states, stop).await? {
-                return Ok(());
+        due.truncate(TURN);
+        let (mut batches, mut refused): (Vec<&[OperationalState]>, _) = (due.chunks(EVENTS).rev().collect(), 0);
+        while let Some(batch) = batches.pop() {
+            match self.tell_batch(application, batch, states, stop).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(told)) => batches.extend(batch.get(told..).filter(|rest| !rest.is_empty())),
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::Busy)) => {
+                    return Err(error);
+                }
+                Err(error) if batch.len() == 1 => {
+                    let (subject, condition) = (batch[0].key.subject, batch[0].key.condition.as_str());
+                    tracing::error!(%error, %subject, condition, "the database refuses an operational event; trying again");
+                    refused += 1;
+                    if refused == REFUSED {
+                        return Err(error);
+                    }
+                }
+                Err(_) => {
+                    let (first, second) = batch.split_at(batch.len() / 2);
+                    batches.extend([second, first]);
+                }
             }
         }
         Ok(())
     }
 
-    /// Tells a batch of changes. False if another process has told one of them.
+    /// Tells the first changes of a batch, within the bound on deliveries. Returns their number; `None` if another process
+    /// has told one of them.
     async fn tell_batch(
         &self,
         application: &Arc<Application>,
         batch: &[OperationalState],
         states: &mut States,
         stop: &CancellationToken,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<usize>, StoreError> {
         let announcement = self.announcement(application, batch).await?;
         let (mut told, mut opened): (Vec<OperationalState>, Vec<Opened>) = (Vec::new(), Vec::new());
+        let (mut taken, mut weight) = (0, 0);
         for known in batch {
+            if weight >= DELIVERIES {
+                break;
+            }
+            taken += 1;
             let event = match announcement.event(known) {
                 Ok(event) => event,
                 Err(fault) => {
@@ -235,11 +350,13 @@ impl OperationalEvents {
                     continue;
                 }
             };
+            weight += event.as_ref().map_or(0, Opened::weight);
             let state = known.state.tell(known.key.condition, self.context.now());
             let event_id = event.as_ref().map(Opened::id);
             told.push(OperationalState { state, event: event_id.or(known.event), ..known.clone() });
             opened.extend(event);
         }
+        told.sort_unstable_by_key(|state| state.key);
         let events: Vec<_> = opened.iter().map(|opened| &opened.new).collect();
         let change = OperationalChange { states: &told, events: &events, ..OperationalChange::default() };
         let is_written = self.write(&change, states).await?;
@@ -247,7 +364,7 @@ impl OperationalEvents {
         if is_written {
             opened.into_iter().for_each(|opened| opened.finish(&self.fan_outs, stop));
         }
-        Ok(is_written)
+        Ok(is_written.then_some(taken))
     }
 
     /// Reads the names that the events of a batch tell.
@@ -278,9 +395,15 @@ impl OperationalEvents {
             return Ok(true);
         }
         let context = &self.context;
-        let Some(persisted) = context.database.store.change_operational(context.process(), change).await? else {
-            return Ok(false);
-        };
+        if !change.events.is_empty() {
+            self.is_unsure.store(true, Ordering::Relaxed);
+        }
+        let store = &context.database.store;
+        let written = store.change_operational(context.process(), self.application, change).await;
+        if !matches!(written, Err(StoreError::Unavailable(_))) {
+            self.is_unsure.store(false, Ordering::Relaxed);
+        }
+        let Some(persisted) = written? else { return Ok(false) };
         context.touched(&persisted.backlogs, false);
         for state in change.states {
             states.insert(state.key, OperationalState { version: state.version + 1, ..state.clone() });
@@ -307,4 +430,23 @@ fn next(
 
 fn endpoint(key: OperationalKey) -> EndpointId {
     EndpointId(key.subject)
+}
+
+/// Earliest time of a success with which a failing endpoint recovers; `None` for an endpoint that does not fail. An
+/// endpoint that was paused or disabled meanwhile has not recovered.
+fn success_from(state: &State) -> Option<Timestamp> {
+    match state.figures.because {
+        _ if state.holds => Some(state.since),
+        Some(Because::Paused | Because::Disabled) if state.told => Some(saturating_sub(state.since, STEP)),
+        _ => None,
+    }
+}
+
+fn because(status: Option<EndpointStatus>) -> Because {
+    match status {
+        Some(EndpointStatus::Enabled) => Because::Recovered,
+        Some(EndpointStatus::Paused) => Because::Paused,
+        Some(EndpointStatus::Disabled) => Because::Disabled,
+        None => Because::Deleted,
+    }
 }

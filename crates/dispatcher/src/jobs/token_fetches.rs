@@ -10,11 +10,11 @@ use fanfare_domain::{
     ids::{EndpointId, LeaseId},
 };
 use fanfare_outbound::Client;
-use fanfare_store::{AccessToken, StoreError, TokenLook, TokenTurn};
+use fanfare_store::{AccessToken, FETCH_LASTS, StoreError, TokenLook, TokenTurn};
 use jiff::Timestamp;
 use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,8 +24,15 @@ use crate::{
     metric,
 };
 
-/// Interval of looks while another process fetches.
-const FETCHED_ELSEWHERE: Duration = Duration::from_millis(250);
+/// Shortest and longest interval of looks while another process fetches.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+const LONGEST_LOOK: Duration = Duration::from_secs(2);
+
+/// Steps that use the database at once.
+const STATEMENTS: usize = 2;
+
+/// Fetches at once.
+const FETCHES: usize = 64;
 
 /// Longest sleep between two looks: another process may have discarded the token.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -36,26 +43,40 @@ const REST: Duration = Duration::from_secs(1);
 /// Deadline of a statement.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Wait before the result of a fetch is stored again.
+const STORE_AGAIN: Duration = Duration::from_millis(500);
+
 pub(crate) struct TokenFetches {
-    pub(crate) context: Arc<Context>,
-    pub(crate) client: Client,
+    context: Arc<Context>,
+    client: Client,
+    statements: Semaphore,
+    fetches: Semaphore,
 }
 
 impl TokenFetches {
+    pub(crate) fn new(context: Arc<Context>, client: Client) -> Self {
+        Self { context, client, statements: Semaphore::new(STATEMENTS), fetches: Semaphore::new(FETCHES) }
+    }
+
     /// Begins a task for each wanted token, until `stop`.
     pub(crate) async fn run(self, mut wanted: mpsc::UnboundedReceiver<WantedToken>, stop: CancellationToken) {
         let shared = Arc::new(self);
         while let Some(Some(wanted)) = stop.run_until_cancelled(wanted.recv()).await {
             let (keeping, stop) = (Arc::clone(&shared), stop.clone());
-            shared.context.tasks.spawn(async move { stop.run_until_cancelled(keeping.keep(wanted)).await });
+            shared.context.tasks.spawn(async move { keeping.keep(wanted, &stop).await });
         }
     }
 
-    /// Keeps the token of an endpoint, as long as attempts look at it.
-    async fn keep(&self, wanted: WantedToken) {
+    /// Keeps the token of an endpoint, as long as attempts look at it. A begun step ends after `stop`, too: otherwise no
+    /// process could fetch until the end of the lease.
+    async fn keep(&self, wanted: WantedToken, stop: &CancellationToken) {
         let tokens = &self.context.lanes.tokens;
         let WantedToken { application, endpoint, changed } = wanted;
+        let mut looks = FIRST_LOOK;
         loop {
+            // Both before the step: no lease runs in a queue.
+            let permits = async { (self.fetches.acquire().await, self.statements.acquire().await) };
+            let Some((fetching, asking)) = stop.run_until_cancelled(permits).await else { return };
             let known = self.context.endpoint(application, endpoint);
             let Some((oauth2, version)) = known.as_ref().and_then(|known| known.oauth2()) else {
                 tokens.forget(endpoint);
@@ -65,8 +86,16 @@ impl TokenFetches {
                 return;
             }
             let is_available = *self.context.database.availability().borrow();
-            let sleep = match self.step(endpoint, oauth2, version).await {
-                Ok(sleep) => sleep,
+            let sleep = match self.step(endpoint, oauth2, version, asking).await {
+                Ok(Some(sleep)) => {
+                    looks = FIRST_LOOK;
+                    sleep
+                }
+                Ok(None) => {
+                    let sleep = looks.mul_f64(rand::random_range(0.8..1.2));
+                    looks = (looks * 2).min(LONGEST_LOOK);
+                    sleep
+                }
                 // The outage is in the log.
                 Err(_) if !is_available => REST,
                 Err(error) => {
@@ -74,38 +103,49 @@ impl TokenFetches {
                     REST
                 }
             };
-            let _ = timeout(sleep, changed.notified()).await;
+            drop(fetching);
+            if stop.run_until_cancelled(timeout(sleep, changed.notified())).await.is_none() {
+                return;
+            }
         }
     }
 
     /// Discards a refused token, looks at the row, and fetches a token if this is the turn of the process. Returns the
-    /// time until the next step.
-    async fn step(&self, endpoint: EndpointId, oauth2: &OAuth2, version: i64) -> Result<Duration, StoreError> {
+    /// time until the next step; `None` while another process fetches. `asking` is held during statements, and not during
+    /// the fetch.
+    async fn step<T>(
+        &self,
+        endpoint: EndpointId,
+        oauth2: &OAuth2,
+        version: i64,
+        asking: T,
+    ) -> Result<Option<Duration>, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
-        if let Some(generation) = context.lanes.tokens.take_refused(endpoint) {
+        if let Some(generation) = context.lanes.tokens.take_refused(endpoint, version) {
             let refusing = store.refuse_token(endpoint, version, generation);
             if let Err(error) = store.with_deadline(STATEMENT_TIMEOUT, refusing).await {
-                context.lanes.tokens.put_back_refused(endpoint, generation);
+                context.lanes.tokens.put_back_refused(endpoint, version, generation);
                 return Err(error);
             }
         }
         let fetch = LeaseId::new(context.now(), rand::random());
         let looking = store.access_token(endpoint, version, fetch);
         let TokenLook { token, turn } = store.with_deadline(STATEMENT_TIMEOUT, looking).await?;
+        drop(asking);
         if let Some(token) = &token {
             self.put(endpoint, version, token);
         }
         match turn {
             TokenTurn::Fetch(failures) => {
                 self.fetch(endpoint, oauth2, (version, fetch), failures).await?;
-                Ok(Duration::ZERO)
+                Ok(Some(Duration::ZERO))
             }
-            TokenTurn::Elsewhere => Ok(FETCHED_ELSEWHERE),
+            TokenTurn::Elsewhere => Ok(None),
             TokenTurn::Until(at) => {
                 context.lanes.tokens.set_failing(endpoint, token.is_none());
-                Ok(self.until(at).clamp(Duration::from_millis(50), LONGEST_SLEEP))
+                Ok(Some(self.until(at).clamp(Duration::from_millis(50), LONGEST_SLEEP)))
             }
-            TokenTurn::Outdated => Ok(REST),
+            TokenTurn::Outdated => Ok(Some(REST)),
         }
     }
 
@@ -118,22 +158,23 @@ impl TokenFetches {
         failures: u32,
     ) -> Result<(), StoreError> {
         let store = &self.context.database.store;
-        let began = self.context.now();
+        let (began, lease_ends) = (self.context.now(), Instant::now() + FETCH_LASTS);
         let fetched = self.client.fetch_token(oauth2).await;
         let outcome = fetched.as_ref().map_or_else(TokenFault::code, |_| "fetched");
         metrics::counter!(metric::TOKEN_FETCHES, "outcome" => outcome).increment(1);
         match fetched {
             Ok(granted) => {
-                let granting = store.grant_token(endpoint, (version, fetch), &granted, began);
-                let is_stored = store.with_deadline(STATEMENT_TIMEOUT, granting).await?;
+                let granting = || store.grant_token(endpoint, (version, fetch), &granted, began);
+                let is_stored = self.stored(granting, lease_ends).await?;
                 if is_stored && failures > 0 {
                     tracing::info!(%endpoint, host = oauth2.host(), "a token server gives tokens again");
                 }
             }
             Err(fault) => {
-                let failing = store.fail_token(endpoint, (version, fetch), &fault, failures.saturating_add(1));
-                let is_stored = store.with_deadline(STATEMENT_TIMEOUT, failing).await?;
-                if is_stored && failures == 0 {
+                let failing = || store.fail_token(endpoint, (version, fetch), &fault, failures.saturating_add(1));
+                let is_stored = self.stored(failing, lease_ends).await?;
+                // The outage of our connections is in the log.
+                if is_stored && failures == 0 && !matches!(fault, TokenFault::EgressUnavailable(_)) {
                     tracing::warn!(
                         %endpoint, host = oauth2.host(), error = %fault,
                         "a token server gives no token: deliveries of the endpoint wait, and use up no attempt"
@@ -142,6 +183,21 @@ impl TokenFetches {
             }
         }
         Ok(())
+    }
+
+    /// Stores the result of a fetch, until the end of its lease: meanwhile no process fetches.
+    async fn stored<F: Future<Output = Result<bool, StoreError>>>(
+        &self,
+        store: impl Fn() -> F,
+        lease_ends: Instant,
+    ) -> Result<bool, StoreError> {
+        loop {
+            let storing = self.context.database.store.with_deadline(STATEMENT_TIMEOUT, store());
+            match storing.await {
+                Err(_) if Instant::now() + STORE_AGAIN < lease_ends => sleep(STORE_AGAIN).await,
+                ended => return ended,
+            }
+        }
     }
 
     /// Gives the token to attempts, and wakes the backlog that waits for a token.

@@ -7,7 +7,7 @@ use fanfare_domain::{
     delivery::{
         FailureReason, QueueReason,
         outcome::Outcome,
-        policy::{Decision, asked_rest},
+        policy::{Decision, Policy, asked_rest},
     },
     dialect::Sending,
     ids::{AttemptId, DeliveryId},
@@ -216,13 +216,9 @@ impl Attempts {
         metrics::histogram!(metric::ATTEMPT_SECONDS).record(exchange.duration);
         spans::end_attempt(&span, exchange.outcome);
         let now = context.now();
-        let decision = endpoint.policy.decide(
-            exchange.outcome,
-            in_flight.failures,
-            Some(in_flight.expires_at),
-            now,
-            rand::random(),
-        );
+        let decide = if token.is_some() { Policy::decide_with_token } else { Policy::decide };
+        let expires_at = Some(in_flight.expires_at);
+        let decision = decide(&endpoint.policy, exchange.outcome, in_flight.failures, expires_at, now, rand::random());
         log(in_flight, &exchange, decision);
         let (next, retry) = self.next(in_flight, decision, now);
         Ok((record(in_flight, started_at, exchange, next), retry))

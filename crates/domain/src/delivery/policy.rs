@@ -127,7 +127,35 @@ impl Policy {
         now: Timestamp,
         chance: u32,
     ) -> Decision {
-        match self.rules.of(outcome) {
+        self.decide_class(self.rules.of(outcome), outcome, failures, (expires_at, now), chance)
+    }
+
+    /// Decides by the outcome of an attempt with a token that was fetched. A 401 refuses the token, and not the event: a
+    /// rejection is a failure instead, and the next attempt has a new token.
+    pub fn decide_with_token(
+        &self,
+        outcome: Outcome,
+        failures: u32,
+        expires_at: Option<Timestamp>,
+        now: Timestamp,
+        chance: u32,
+    ) -> Decision {
+        let class = match (self.rules.of(outcome), outcome.status()) {
+            (OutcomeClass::Rejected, Some(401)) => OutcomeClass::Failed,
+            (class, _) => class,
+        };
+        self.decide_class(class, outcome, failures, (expires_at, now), chance)
+    }
+
+    fn decide_class(
+        &self,
+        class: OutcomeClass,
+        outcome: Outcome,
+        failures: u32,
+        (expires_at, now): (Option<Timestamp>, Timestamp),
+        chance: u32,
+    ) -> Decision {
+        match class {
             OutcomeClass::Delivered => return Decision::Delivered,
             OutcomeClass::Gone => return Decision::Failed(FailureReason::EndpointGone),
             OutcomeClass::Rejected | OutcomeClass::Failed if outcome.action() == Some(Action::Disable) => {
@@ -248,6 +276,14 @@ mod tests {
         assert_eq!(decide(410), Decision::Failed(FailureReason::EndpointGone));
         assert!(matches!(decide(301), Decision::Retry { .. }));
         assert_eq!(decide(204), Decision::Delivered);
+        assert_eq!(decide(401), Decision::Failed(FailureReason::Rejected));
+        let with_token = |status| {
+            let outcome = Outcome::answered(status);
+            policy.decide_with_token(outcome, 0, None, Timestamp::UNIX_EPOCH, 0)
+        };
+        assert!(matches!(with_token(401), Decision::Retry { .. }), "the token was refused, and not the event");
+        assert_eq!(with_token(404), Decision::Failed(FailureReason::Rejected));
+        assert_eq!(with_token(410), Decision::Failed(FailureReason::EndpointGone));
     }
 
     #[test]

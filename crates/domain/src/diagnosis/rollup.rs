@@ -35,6 +35,9 @@ const COUNTED_AFTER: Duration = Duration::from_secs(90);
 /// Age of an hour at each new count. An attempt may be recorded late, behind an outage.
 const RECOUNTED_AFTER: [Duration; 2] = [HOUR, Duration::from_secs(24 * 3600)];
 
+/// Lag of the count after which the last counts of hours wait: other processes may have been away, too.
+const LAG: Duration = Duration::from_secs(2 * 3600);
+
 /// Time that a count covers at least.
 pub const MINUTE: Duration = Duration::from_secs(60);
 
@@ -181,6 +184,22 @@ pub struct Marks {
     pub last: Timestamp,
     /// First UTC day whose usage may still change.
     pub settled: Date,
+    /// Last count of a minute more than two hours old: messages may have waited as long.
+    pub lagged: Option<Timestamp>,
+}
+
+impl Marks {
+    /// The moment of a count, if the count lags by more than two hours.
+    pub fn lag(&self, now: Timestamp) -> Option<Timestamp> {
+        (saturating_add(self.counted, LAG) < now).then_some(now)
+    }
+
+    /// True if the last count of an hour waits: events and attempts of the lag may still be recorded. An hour waits no
+    /// longer than its finest rollups, of which `oldest` is the first, are there.
+    fn holds(&self, hour: Timestamp, oldest: Timestamp, now: Timestamp) -> bool {
+        let is_recent = self.lagged.is_some_and(|lagged| saturating_add(lagged, RECOUNTED_AFTER[1]) > now);
+        is_recent && saturating_add(oldest, 3 * HOUR) < hour
+    }
 }
 
 /// The next step of the counting.
@@ -216,7 +235,9 @@ pub fn next_count(marks: Marks, now: Timestamp) -> Option<Count> {
     let hours = [marks.hourly, marks.last].into_iter().zip(RECOUNTED_AFTER).zip([false, true]);
     let hour = hours
         .map(|((mark, age), is_last)| (floor(mark, HOUR).max(saturating_add(floor(oldest, HOUR), HOUR)), age, is_last))
-        .find(|(from, age, _)| saturating_add(*from, HOUR + *age) <= now)
+        .find(|(from, age, is_last)| {
+            saturating_add(*from, HOUR + *age) <= now && !(*is_last && marks.holds(*from, oldest, now))
+        })
         .map(|(from, _, is_last)| Count::Hour { from, is_last });
     let day = || (marks.settled < day_of(marks.last)).then_some(Count::Day(marks.settled));
     hour.or_else(day)
@@ -251,10 +272,35 @@ mod tests {
 
     #[test]
     fn a_minute_waits_for_its_slowest_attempt() {
-        let marks = Marks { counted: at(600), hourly: at(0), last: at(0), settled: day_of(at(0)) };
+        let marks = Marks { counted: at(600), hourly: at(0), last: at(0), settled: day_of(at(0)), lagged: None };
         assert_eq!(next_count(marks, at(749)), None);
         assert_eq!(next_count(marks, at(750)), Some(Count::Minutes { from: at(600), to: at(660) }));
         assert_eq!(next_count(marks, at(7000)), Some(Count::Minutes { from: at(600), to: at(900) }));
+    }
+
+    #[test]
+    fn the_last_count_of_an_hour_waits_a_day_after_a_lag() {
+        let hours = |hours: i64| at(hours * 3600);
+        let counted = |now| saturating_sub(now, COUNTED_AFTER);
+        let last = |lagged: Option<i64>, now: i64| {
+            let marks = Marks {
+                counted: counted(hours(now)),
+                hourly: hours(now - 1),
+                last: hours(100),
+                settled: day_of(hours(100)),
+                lagged: lagged.map(hours),
+            };
+            next_count(marks, hours(now)).is_some_and(|count| matches!(count, Count::Hour { is_last: true, .. }))
+        };
+        assert!(last(None, 125));
+        assert!(!last(Some(110), 125));
+        assert!(!last(Some(110), 133));
+        assert!(last(Some(110), 134));
+        assert!(last(Some(140), 146), "the finest rollups end soon");
+        let marks =
+            Marks { counted: hours(9), hourly: hours(0), last: hours(0), settled: day_of(hours(0)), lagged: None };
+        assert_eq!(marks.lag(hours(11)), None);
+        assert_eq!(marks.lag(hours(12)), Some(hours(12)));
     }
 
     proptest! {
@@ -263,7 +309,8 @@ mod tests {
         #[test]
         fn each_minute_is_counted_once(pauses in proptest::collection::vec(1i64..9000, 1..60)) {
             let begin = 1_800_000_000 / 3600 * 3600;
-            let mut marks = Marks { counted: at(begin), hourly: at(begin), last: at(begin), settled: day_of(at(begin)) };
+            let (begun, settled) = (at(begin), day_of(at(begin)));
+            let mut marks = Marks { counted: begun, hourly: begun, last: begun, settled, lagged: None };
             let mut now = begin;
             for pause in pauses {
                 now += pause;
@@ -276,6 +323,7 @@ mod tests {
                             let oldest = floor(saturating_sub(at(now), KEPT), STEP);
                             prop_assert!(from == marks.counted || from == oldest);
                             prop_assert!(from < to && to <= at(now - 90) && to <= saturating_add(floor(from, STEP), STEP));
+                            marks.lagged = marks.lagged.max(marks.lag(at(now)));
                             marks.counted = to;
                         }
                         Count::Hour { from, is_last } => {

@@ -251,8 +251,12 @@ pub struct WebhookFacts {
     pub filtered: FilterResult,
     /// Why the template has no body for the event.
     pub template_fault: Option<String>,
-    /// Failure of the token server; `None` if the last fetch brought a token.
+    /// Failure of the token server; `None` with a usable token, and if the last fetch brought a token.
     pub token_failure: Option<TokenFailure>,
+    /// True if the webhook has authentication.
+    pub has_authentication: bool,
+    /// End of the client certificate.
+    pub certificate_ends_at: Option<Timestamp>,
     /// Classes of outcomes; `None` if unknown to the process.
     pub rules: Option<OutcomeRules>,
     /// Changes since shortly before the acceptance of the event, newest first.

@@ -14,6 +14,12 @@ const MAX_TEXT: usize = 1024;
 /// Maximum length of a bearer token, in bytes.
 pub const MAX_TOKEN: usize = 8 * 1024;
 
+/// Minimum length of a fixed bearer token, in bytes: answers that echo a shorter token cannot be told from others.
+const MIN_TOKEN: usize = 8;
+
+/// Minimum length of user name and password together, in bytes: the header then has as many characters as a token.
+const MIN_BASIC: usize = 3;
+
 /// A secret text, hidden from `Debug`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -142,9 +148,22 @@ impl Authentication {
                     let message = "cannot have a colon: HTTP Basic ends the user name at the first colon".to_owned();
                     return Err(AuthenticationFault { member: "username", message });
                 }
-                check_text("password", password.reveal())
+                check_text("password", password.reveal())?;
+                if username.len() + password.reveal().len() < MIN_BASIC {
+                    let message =
+                        format!("is too short: user name and password must have at least {MIN_BASIC} bytes together");
+                    return Err(AuthenticationFault { member: "password", message });
+                }
+                Ok(())
             }
-            Self::Bearer { token } => check_token("token", token.reveal()),
+            Self::Bearer { token } => {
+                check_token("token", token.reveal())?;
+                if token.reveal().len() < MIN_TOKEN {
+                    let message = format!("must have at least {MIN_TOKEN} characters: a shorter token can be guessed");
+                    return Err(AuthenticationFault { member: "token", message });
+                }
+                Ok(())
+            }
             Self::OAuth2(oauth2) => {
                 check_text("client_id", &oauth2.client_id)?;
                 check_text("client_secret", oauth2.client_secret.reveal())?;
@@ -385,7 +404,7 @@ mod tests {
         assert_eq!(member(&basic("us:er", "x")), Err("username"));
         assert_eq!(member(&basic("user", "a\nb")), Err("password"));
         assert_eq!(member(&basic("user", "")), Err("password"));
-        for token in ["", "a b", "a\n", "ü", &"x".repeat(MAX_TOKEN + 1)] {
+        for token in ["", "a b", "a\n", "ü", "2shorty", &"x".repeat(MAX_TOKEN + 1)] {
             assert_eq!(member(&Authentication::Bearer { token: token.to_owned().into() }), Err("token"), "{token:?}");
         }
     }

@@ -301,8 +301,11 @@ mod tests {
                     }),
                     since: Timestamp::UNIX_EPOCH,
                     changes: 1,
-                    because: (change == Change::Ends).then_some(Because::Recovered),
-                    figures: &if change == Change::Begins { figures(condition) } else { Figures::default() },
+                    figures: &if change == Change::Begins {
+                        figures(condition)
+                    } else {
+                        Figures { because: Some(Because::Recovered), ..Figures::default() }
+                    },
                     link: None,
                 };
                 let data = data.to_json().expect("JSON");

@@ -38,7 +38,7 @@ pub struct State {
     pub told: bool,
     /// Changes that no event has told.
     pub changes: u32,
-    /// Time from which a further event would be on schedule, at one event in [`SPACING`].
+    /// Time from which a further event would be on schedule, at one event an hour.
     pub free_at: Timestamp,
     /// Figures from the beginning of the condition.
     pub figures: Figures,
@@ -83,6 +83,11 @@ impl State {
             state.figures.clone_from(&found.figures);
         }
         Some(state)
+    }
+
+    /// The state after the first look of all: what held before is not told.
+    pub fn before(found: &Found, now: Timestamp) -> Self {
+        Self { holds: true, told: true, figures: found.figures.clone(), ..Self::new(found.since, now) }
     }
 
     /// The state after occurrences.

@@ -79,6 +79,6 @@ impl Asymmetric {
     }
 
     fn verifies(&self, key: &PublicKey, body: &[u8], signature: &[u8]) -> bool {
-        key.verifies(&[self.prefix.as_bytes(), body], signature)
+        key.verifies(&[self.prefix.as_bytes(), body].concat(), signature)
     }
 }

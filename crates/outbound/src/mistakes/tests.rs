@@ -246,7 +246,7 @@ fn a_request_without_the_headers_is_told_so() {
 /// Keys of these seeds, newest first.
 fn with_keys(endpoint: Endpoint, seeds: &[u8]) -> Endpoint {
     let key = |seed: &u8| ApplicationKey { key: Arc::new(SigningKey::from_seed(&[*seed; 32])), expires_at: None };
-    Endpoint { signing_keys: Some(Arc::new(SigningKeys(seeds.iter().map(key).collect()))), ..endpoint }
+    Endpoint { signing_keys: Some(Arc::new(SigningKeys::new(seeds.iter().map(key).collect()))), ..endpoint }
 }
 
 fn asymmetric(headers: &HeaderMap) -> String {

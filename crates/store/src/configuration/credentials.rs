@@ -49,7 +49,7 @@ impl Store {
         settings: &EndpointSettings,
     ) -> Result<bool, StoreError> {
         let EndpointSettings { authentication, certificate, keeps_secret_of, .. } = settings;
-        if authentication.is_none() && certificate.is_none() {
+        if !settings.has_credentials() {
             return Ok(true);
         }
         let sealed = match authentication {
@@ -83,7 +83,12 @@ impl Store {
             &ends_at,
             keeps_secret_of,
         ];
-        Ok(client.execute(CHANGE, &parameters).await? == 1)
+        let is_changed = client.execute(CHANGE, &parameters).await? == 1;
+        if is_changed && authentication.is_some() {
+            // The token of the former settings is of no use. The endpoint is locked before the token, as in a fetch.
+            client.execute("DELETE FROM endpoint_tokens WHERE endpoint_id = $1", &[&endpoint.0]).await?;
+        }
+        Ok(is_changed)
     }
 
     /// The authentication of an endpoint with its secrets, and its version.

@@ -86,10 +86,17 @@ pub struct EndpointSettings {
     pub lifetime: Option<Duration>,
     /// Checked authentication; `Some(None)` for none.
     pub authentication: Option<Option<Authentication>>,
-    /// Version of the stored authentication whose secret the change keeps.
+    /// Version of the stored authentication whose secret the change keeps, or that a change of the URL has looked at.
     pub keeps_secret_of: Option<i64>,
     /// Checked client certificate; `Some(None)` for none.
     pub certificate: Option<Option<ClientCertificate>>,
+}
+
+impl EndpointSettings {
+    /// True if the change depends on credentials, or changes them.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.authentication.is_some() || self.certificate.is_some() || self.keeps_secret_of.is_some()
+    }
 }
 
 /// Selects the endpoints of a list. An endpoint must meet all conditions.
@@ -282,7 +289,7 @@ impl Store {
         settings: &EndpointSettings,
     ) -> Result<Option<EndpointRow>, StoreError> {
         let mut connection = self.connection().await?;
-        if settings.authentication.is_none() && settings.certificate.is_none() {
+        if !settings.has_credentials() && settings.is_asymmetric != Some(true) {
             return self.change_endpoint_in(&*connection, application, id, settings).await;
         }
         let transaction = connection.transaction().await?;
@@ -345,6 +352,9 @@ impl Store {
                 ],
             )
             .await?;
+        if row.is_some() && *is_asymmetric == Some(true) {
+            self.ensure_signing_key(client, application).await?;
+        }
         row.as_ref().map(read).transpose()
     }
 

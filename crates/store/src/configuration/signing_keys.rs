@@ -44,21 +44,18 @@ WHERE application_id = $1 AND (expires_at IS NULL OR expires_at > now())
 ORDER BY expires_at DESC NULLS FIRST";
 
 impl Store {
-    /// Gives an application its first signing key, the key of `seed`. False if the application has a key.
-    ///
-    /// # Errors
-    /// [`StoreError::Data`] for an unknown application.
-    pub async fn ensure_signing_key(&self, application: ApplicationId, seed: &[u8; 32]) -> Result<bool, StoreError> {
-        let mut connection = self.connection().await?;
-        let transaction = connection.transaction().await?;
-        transaction.execute(LOCK_OWNER, &[&application.0]).await?;
+    /// Gives an application its first signing key, in the transaction of `client`. Nothing changes if there is a key.
+    pub(crate) async fn ensure_signing_key(
+        &self,
+        client: &impl GenericClient,
+        application: ApplicationId,
+    ) -> Result<(), StoreError> {
+        client.execute(LOCK_OWNER, &[&application.0]).await?;
         let statement = "SELECT FROM signing_keys WHERE application_id = $1 AND expires_at IS NULL";
-        if transaction.query_opt(statement, &[&application.0]).await?.is_some() {
-            return Ok(false);
+        if client.query_opt(statement, &[&application.0]).await?.is_none() {
+            self.add_signing_key(client, application, &rand::random()).await?;
         }
-        self.add_signing_key(&transaction, application, seed).await?;
-        transaction.commit().await?;
-        Ok(true)
+        Ok(())
     }
 
     /// Gives an application a new signing key, the key of `seed`. The current key signs, too, until the end of `overlap`.
@@ -89,6 +86,20 @@ impl Store {
         let rows = transaction.query(IN_FORCE, &[&application.0]).await?;
         transaction.commit().await?;
         rows.iter().map(|row| read(application, row)).collect::<Result<_, _>>().map(KeyRotation::Done)
+    }
+
+    /// Ends the overlap of a rotation now: only the current key signs from here on. False if the application does not
+    /// exist.
+    pub async fn end_key_rotation(&self, application: ApplicationId) -> Result<bool, StoreError> {
+        let mut connection = self.connection().await?;
+        let transaction = connection.transaction().await?;
+        if transaction.execute(LOCK_OWNER, &[&application.0]).await? == 0 {
+            return Ok(false);
+        }
+        let statement = "DELETE FROM signing_keys WHERE application_id = $1 AND expires_at IS NOT NULL";
+        transaction.execute(statement, &[&application.0]).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// Lists the signing keys of an application that are in force, newest first.

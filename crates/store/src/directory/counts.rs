@@ -1,16 +1,23 @@
 //! Counts of events and bytes of the applications with a quota, as the publish path needs them.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use fanfare_domain::{
     ids::ApplicationId,
-    quota::{Amount, Counted},
+    quota::{Amount, Counted, day_of},
 };
 use jiff::{Timestamp, civil::Date};
+use tokio::{sync::watch, time::Instant};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::{Store, StoreError};
+use crate::{
+    Store, StoreError,
+    directory::{
+        snapshot::{POLL, Snapshot},
+        source::STEP_TIMEOUT,
+    },
+};
 
 /// Counts of all applications with a quota, at the same moment. Other applications have none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +53,38 @@ FROM rollup_marks m CROSS JOIN unnest($1::uuid[]) AS k(id)
 LEFT JOIN (SELECT application_id, sum(events) FILTER (WHERE day = $2) AS events, sum(bytes) AS bytes FROM usage_days
            WHERE application_id = ANY ($1) AND day >= (SELECT (line AT TIME ZONE 'UTC')::date FROM retention)
            GROUP BY 1) u ON u.application_id = k.id";
+
+/// Keeps the counts new: looks at least every 10 s, and at once after another application has a quota. After an error,
+/// the last counts stay in use.
+pub(super) async fn keep_counts(
+    store: Store,
+    mut snapshot: watch::Receiver<Arc<Snapshot>>,
+    publish: watch::Sender<Arc<Counts>>,
+) {
+    let mut known: (Vec<Uuid>, Option<Instant>) = (Vec::new(), None);
+    loop {
+        let ids = snapshot.borrow_and_update().with_quota();
+        let is_due = known.0 != ids || known.1.is_none_or(|looked| looked.elapsed() >= POLL / 2);
+        if is_due && !ids.is_empty() {
+            let counts = Arc::clone(&publish.borrow());
+            let loading = load(&store, &counts, &ids, day_of(store.now()));
+            match store.with_deadline(STEP_TIMEOUT, loading).await {
+                Ok(Some(counts)) => drop(publish.send_replace(Arc::new(counts))),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot load the counts of quotas; the last counts stay in use");
+                }
+            }
+        }
+        if is_due {
+            known = (ids, Some(Instant::now()));
+        }
+        // Each comparison of the configuration notifies.
+        if snapshot.changed().await.is_err() {
+            return;
+        }
+    }
+}
 
 /// Loads the counts of applications; `None` if `known` are the newest.
 pub(super) async fn load(

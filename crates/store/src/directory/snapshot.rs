@@ -16,6 +16,7 @@ use fanfare_domain::{
     dialect::Dialects,
     ids::{ApplicationId, KeyId},
     plan::Limits,
+    quota::Counted,
 };
 use jiff::Timestamp;
 use tokio::{
@@ -23,20 +24,21 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     Store,
     connection::clock::Clock,
     directory::{
         changes::{Changes, Heard},
-        counts::Counts,
+        counts::{Counts, keep_counts},
         listener::listen,
         source::{STEP_TIMEOUT, Source},
     },
 };
 
 /// Interval between two comparisons of all versions, with or without notices.
-const POLL: Duration = Duration::from_secs(10);
+pub(super) const POLL: Duration = Duration::from_secs(10);
 
 /// Shortest interval between two looks for unknown keys: random keys must not load the database.
 const KEY_LOOKS_EVERY: Duration = Duration::from_secs(1);
@@ -56,8 +58,6 @@ pub struct Snapshot {
     pub keys: Arc<Keys>,
     /// Limits of the plans by name, in processes that authenticate callers.
     pub plans: Arc<HashMap<String, Limits>>,
-    /// Counts of the applications with a quota, in the same processes.
-    pub counts: Arc<Counts>,
     /// Applications with newest settings unreadable here: this process lacks the dialect or the encryption key. An
     /// older readable copy stays in use.
     pub(super) unreadable: HashSet<ApplicationId>,
@@ -71,12 +71,23 @@ impl Snapshot {
         let plan = application.plan.as_deref().and_then(|plan| self.plans.get(plan));
         application.limits.within(plan.copied())
     }
+
+    /// Ids of the applications with a quota, sorted.
+    pub(super) fn with_quota(&self) -> Vec<Uuid> {
+        let has_quota = |application: &&Arc<Application>| self.limits(application).has_quota();
+        let mut ids: Vec<Uuid> =
+            self.applications.values().filter(has_quota).map(|application| application.id.0).collect();
+        ids.sort_unstable();
+        ids
+    }
 }
 
 /// Access to the newest snapshot, and the database's time. Cheap to clone.
 #[derive(Clone)]
 pub struct Directory {
     snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// Counts of the applications with a quota, in processes that authenticate callers.
+    counts: watch::Receiver<Arc<Counts>>,
     refresh: mpsc::Sender<Request>,
     clock: Arc<Clock>,
     uses: Uses,
@@ -121,10 +132,16 @@ impl Directory {
         let (publish, snapshot) = watch::channel(Arc::clone(&current));
         let (requests, requested) = mpsc::channel(64);
         let uses = Uses::default();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(note_uses(store, Arc::clone(&uses))));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(note_uses(store.clone(), Arc::clone(&uses))));
+        let (publish_counts, counts) = watch::channel(Arc::default());
+        if needs_keys {
+            // A task of its own: a slow count delays no change of the configuration.
+            let counting = keep_counts(store, snapshot.clone(), publish_counts);
+            tokio::spawn(stop.clone().run_until_cancelled_owned(counting));
+        }
         let following = keep_current(source, current, publish, requested, heard);
         tokio::spawn(stop.run_until_cancelled_owned(following));
-        Self { snapshot, refresh: requests, clock, uses, looked_for_key: Arc::default() }
+        Self { snapshot, counts, refresh: requests, clock, uses, looked_for_key: Arc::default() }
     }
 
     /// The newest snapshot, with a notification after each comparison with the database.
@@ -153,6 +170,11 @@ impl Directory {
             return application.limits;
         }
         self.snapshot.borrow().limits(application)
+    }
+
+    /// Counts of an application with a quota.
+    pub fn counted(&self, application: ApplicationId) -> Counted {
+        self.counts.borrow().of(application)
     }
 
     /// Authenticates an API key, and notes its use. `None` if the text is not a valid key.

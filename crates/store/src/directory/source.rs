@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use deadpool_postgres::Transaction;
 use fanfare_domain::{
     access::api_key::{ApiKey, Keys, Role},
     application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
@@ -19,7 +20,6 @@ use fanfare_domain::{
     },
     ids::{ApplicationId, EndpointId, KeyId},
     plan::Limits,
-    quota::day_of,
     signing_key::{ApplicationKey, SigningKeys},
 };
 use tokio_postgres::Row;
@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::{
     Keyring, Store, StoreError,
     configuration::{credentials, endpoints, plans, secrets, signing_keys},
-    directory::{changes::Changes, counts, snapshot::Snapshot},
+    directory::{changes::Changes, snapshot::Snapshot},
 };
 
 /// Deadline of a step of a refresh.
@@ -72,6 +72,9 @@ struct Loaded {
     is_whole: bool,
 }
 
+/// The signing keys of applications, or the fault in reading them.
+type KeysRead = HashMap<ApplicationId, Result<Vec<ApplicationKey>, StoreError>>;
+
 impl Loaded {
     /// The application with the loaded part. `known` is the application before.
     fn applied(self, known: Option<&Arc<Application>>) -> Application {
@@ -95,7 +98,7 @@ impl Source {
         let mut applications = current.applications.clone();
         let mut unreadable = current.unreadable.clone();
         for chunk in changed.chunks(AT_ONCE) {
-            for (id, loaded) in self.store.with_deadline(STEP_TIMEOUT, self.load(chunk)).await? {
+            for (id, loaded) in self.store.with_deadline(STEP_TIMEOUT, self.load(chunk, &applications)).await? {
                 match loaded {
                     Ok(loaded) => {
                         let application = loaded.applied(applications.get(&id));
@@ -113,32 +116,9 @@ impl Source {
         let newest = self.newest_keys_and_plans(current).await?;
         self.listed.extend(listed);
         let version = self.sum(&applications, &unreadable);
-        let (keys, plans, counts) = (newest.keys, newest.plans, Arc::clone(&current.counts));
-        let mut next = Snapshot { applications, keys, plans, counts, unreadable, version };
-        if changes.all
-            && self.needs_keys
-            && let Err(error) = self.count(&mut next).await
-        {
-            tracing::warn!(%error, "cannot load the counts of applications with a quota; the last counts stay in use");
-        }
-        *current = Arc::new(next);
+        *current = Arc::new(Snapshot { applications, keys: newest.keys, plans: newest.plans, unreadable, version });
         // Beside the snapshot: after a failed refresh, the next must load the same changes.
         (self.keys, self.plans) = newest.versions;
-        Ok(())
-    }
-
-    /// Loads the newest counts of the applications with a quota. Without such an application, asks nothing.
-    async fn count(&self, next: &mut Snapshot) -> Result<(), StoreError> {
-        let has_quota = |application: &&Arc<Application>| next.limits(application).has_quota();
-        let ids: Vec<Uuid> = next.applications.values().filter(has_quota).map(|application| application.id.0).collect();
-        if ids.is_empty() {
-            return Ok(());
-        }
-        let day = day_of(self.store.now());
-        let loading = counts::load(&self.store, &next.counts, &ids, day);
-        if let Some(counts) = self.store.with_deadline(STEP_TIMEOUT, loading).await? {
-            next.counts = Arc::new(counts);
-        }
         Ok(())
     }
 
@@ -171,6 +151,7 @@ impl Source {
     async fn load(
         &self,
         changed: &[(ApplicationId, i64, i64)],
+        before: &HashMap<ApplicationId, Arc<Application>>,
     ) -> Result<Vec<(ApplicationId, Result<Loaded, StoreError>)>, StoreError> {
         let (ids, known): (Vec<Uuid>, Vec<i64>) = changed.iter().map(|(id, known, _)| (id.0, *known)).unzip();
         let mut connection = self.store.connection().await?;
@@ -194,13 +175,7 @@ impl Source {
         } else {
             schemas_by_application(&transaction.query(SCHEMAS, &[&changed]).await?)
         };
-        let with_keys: Vec<Uuid> =
-            applications.iter().filter(|row| row.get("has_signing_keys")).map(|row| row.get("id")).collect();
-        let mut keys = if with_keys.is_empty() {
-            HashMap::new()
-        } else {
-            self.keys_by_application(&transaction.query(SIGNING_KEYS, &[&with_keys]).await?)
-        };
+        let mut keys = self.new_keys(&transaction, &applications).await?;
         transaction.commit().await?;
 
         let mut of_application: HashMap<Uuid, Vec<&Row>> = HashMap::new();
@@ -212,7 +187,12 @@ impl Source {
             if row.get("has_new_schemas") {
                 settings.schemas = Some(schemas.remove(&settings.id).unwrap_or(Ok(Schemas::default()))?);
             }
-            settings.signing_keys = keys.remove(&settings.id).transpose()?.map(Arc::new);
+            let is_whole = row.get::<_, i64>("since") == NEVER;
+            settings.signing_keys = if is_whole {
+                Self::keys_in_use(keys.remove(&settings.id), of_application.get(&settings.id.0))?
+            } else {
+                before.get(&settings.id).and_then(|known| known.signing_keys.clone())
+            };
             let (rows, deleted): (Vec<&Row>, Vec<&Row>) = of_application
                 .get(&settings.id.0)
                 .into_iter()
@@ -220,7 +200,7 @@ impl Source {
                 .partition(|row| !row.get::<_, bool>("is_deleted"));
             let endpoints = self.endpoints(&rows, &settings, row.get("has_email"))?;
             let deleted = deleted.iter().map(|row| EndpointId(row.get("id"))).collect();
-            Ok(Loaded { settings, endpoints, deleted, is_whole: row.get::<_, i64>("since") == NEVER })
+            Ok(Loaded { settings, endpoints, deleted, is_whole })
         };
         Ok(applications.iter().map(|row| (ApplicationId(row.get("id")), loaded(row))).collect())
     }
@@ -269,18 +249,39 @@ impl Source {
         })
     }
 
-    fn keys_by_application(&self, rows: &[Row]) -> HashMap<ApplicationId, Result<SigningKeys, StoreError>> {
-        let mut keys: HashMap<ApplicationId, Result<SigningKeys, StoreError>> = HashMap::new();
-        for row in rows {
+    /// The keys of an application. Keys that cannot be read are a fault only if an endpoint uses them.
+    fn keys_in_use(
+        keys: Option<Result<Vec<ApplicationKey>, StoreError>>,
+        endpoints: Option<&Vec<&Row>>,
+    ) -> Result<Option<Arc<SigningKeys>>, StoreError> {
+        let is_used = |row: &&Row| row.get("signed_by_keys") && !row.get::<_, bool>("is_deleted");
+        match keys.transpose() {
+            Err(error) if !endpoints.into_iter().flatten().any(is_used) => {
+                tracing::error!(%error, "cannot read the signing keys of an application; no webhook uses the keys");
+                Ok(None)
+            }
+            keys => Ok(keys?.map(SigningKeys::new).map(Arc::new)),
+        }
+    }
+
+    /// The keys of the applications whose keys may be new.
+    async fn new_keys(&self, transaction: &Transaction<'_>, applications: &[Row]) -> Result<KeysRead, StoreError> {
+        let mut keys = KeysRead::new();
+        let with_keys: Vec<Uuid> =
+            applications.iter().filter(|row| row.get("has_new_keys")).map(|row| row.get("id")).collect();
+        if with_keys.is_empty() {
+            return Ok(keys);
+        }
+        for row in &transaction.query(SIGNING_KEYS, &[&with_keys]).await? {
             let application = ApplicationId(row.get("application_id"));
-            let of_application = keys.entry(application).or_insert_with(|| Ok(SigningKeys::default()));
+            let of_application = keys.entry(application).or_insert_with(|| Ok(Vec::new()));
             let Ok(known) = of_application else { continue };
             match signing_keys::open(&self.store.keyring, application, row) {
-                Ok(key) => known.0.push(ApplicationKey { key: Arc::new(key), expires_at: row.get("expires_at") }),
+                Ok(key) => known.push(ApplicationKey { key: Arc::new(key), expires_at: row.get("expires_at") }),
                 Err(error) => *of_application = Err(error),
             }
         }
-        keys
+        Ok(keys)
     }
 
     /// Reads endpoints from rows sorted by endpoint, the newest secret first. Each row holds one secret or none.
@@ -321,6 +322,10 @@ fn endpoint(
         .iter()
         .map(|text| Subscription::parse(text).map_err(|fault| corrupt(fault.to_string())))
         .collect::<Result<_, _>>()?;
+    let signing_keys = settings.signing_keys.clone().filter(|_| row.get("signed_by_keys"));
+    if signing_keys.is_none() && row.get("signed_by_keys") {
+        return Err(corrupt("asks for asymmetric signatures, and the application has no readable key".to_owned()));
+    }
     Ok(Endpoint {
         id,
         application: ApplicationId(row.get("application_id")),
@@ -333,7 +338,7 @@ fn endpoint(
         filter: row.get::<_, Option<String>>("filter").map(|text| Arc::new(Filter::stored(text))),
         template: row.get::<_, Option<String>>("template").map(|text| Arc::new(Template::stored(text))),
         secrets: Vec::new(),
-        signing_keys: settings.signing_keys.clone().filter(|_| row.get("signed_by_keys")),
+        signing_keys,
         headers: secrets::open_headers(keyring, id, row)?,
         authentication: credentials::open_authentication(keyring, id, row)?.map(Arc::new),
         certificate: credentials::open_certificate(keyring, id, row)?.map(Arc::new),
@@ -371,7 +376,8 @@ SELECT a.id, a.version, a.dialect, a.strict, a.email IS NOT NULL AS has_email, a
        ARRAY(SELECT name FROM event_types t WHERE t.application_id = a.id) AS event_types,
        CASE WHEN a.settings_version > k.version OR a.version < k.version THEN -1 ELSE k.version END AS since,
        greatest(a.settings_version, a.schemas_version) > k.version OR a.version < k.version AS has_new_schemas,
-       EXISTS (SELECT FROM signing_keys s WHERE s.application_id = a.id) AS has_signing_keys
+       (a.settings_version > k.version OR a.version < k.version)
+           AND EXISTS (SELECT FROM signing_keys s WHERE s.application_id = a.id) AS has_new_keys
 FROM unnest($1::uuid[], $2::bigint[]) AS k(id, version) JOIN applications a USING (id)";
 
 /// Schemas of strict applications. Other applications check no data.

@@ -62,7 +62,8 @@ SELECT p.id, p.name, p.url, p.created_at, p.deleted_at, p.status, p.status_reaso
        b.since AS backlog_since, b.failures, b.next_probe, b.rests_until,
        CASE WHEN d.reason = 'not_rendered' THEN (SELECT s.fault FROM delivery_bodies s WHERE s.id = asked.delivery_id) END
            AS template_fault,
-       t.error AS token_error, t.failing_since
+       t.error AS token_error, CASE WHEN t.usable_until > now() THEN NULL ELSE t.failing_since END AS failing_since,
+       p.authentication IS NOT NULL AS has_authentication, p.certificate_ends_at
 FROM unnest($2::uuid[], $3::uuid[]) WITH ORDINALITY AS asked(endpoint_id, delivery_id, place)
 CROSS JOIN LATERAL (SELECT * FROM endpoints p WHERE p.id = asked.endpoint_id AND p.application_id = $1 LIMIT 1) p
 LEFT JOIN LATERAL (
@@ -190,6 +191,8 @@ fn webhook(row: &Row, attempts: Vec<AttemptFacts>, changes: &[Row]) -> Result<Ex
             filtered: FilterResult::Unknown,
             template_fault: row.get("template_fault"),
             token_failure: row.get::<_, Option<Timestamp>>("failing_since").map(token_failure),
+            has_authentication: row.get("has_authentication"),
+            certificate_ends_at: row.get("certificate_ends_at"),
             rules: None,
             changes: changes.iter().filter(is_about).map(change).collect(),
             delivery: delivery(row, is_paused)?,

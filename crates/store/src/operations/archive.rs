@@ -1,15 +1,23 @@
 //! Pages of an expired day's rows, for the archive. The rows are read straight from the day's partitions, also after a
 //! detach.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
+use fanfare_domain::{
+    diagnosis::rollup::KEPT,
+    time::{saturating_add, saturating_sub},
+};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
     connection::store::row_count,
-    operations::partitions::{DAILY, Day},
+    operations::partitions::{DAILY, Day, first_id},
 };
 
 /// Maximum of rows in a page.
@@ -20,6 +28,20 @@ const PAGE_BYTES: i64 = 4 * 1024 * 1024;
 
 /// Without statistics of the partition the planner may choose a scan and a sort of the whole day.
 const INDEX_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
+
+/// Duration of a day.
+const DAY: Duration = Duration::from_secs(86400);
+
+/// True if the day from $1 to $2, with ids from $3 to $4, has a row that is counted again. Rows before $5 are never
+/// counted again.
+fn uncounted() -> String {
+    let again = "greatest((SELECT final FROM rollup_marks), $5)";
+    format!(
+        "SELECT EXISTS (SELECT FROM events WHERE accepted_at >= $1 AND accepted_at < $2 AND accepted_at >= {again})
+             OR EXISTS (SELECT FROM deliveries WHERE id >= $3 AND id < $4 AND started_at >= {again})
+             OR EXISTS (SELECT FROM attempts WHERE delivery_id >= $3 AND delivery_id < $4 AND started_at >= {again})"
+    )
+}
 
 /// A table partitioned by day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,16 +168,25 @@ impl Store {
         Ok(days.into_iter().filter(|day| !archived.contains(&day.date)).collect())
     }
 
-    /// Days below the line that may be dropped, oldest first, and the beginning of the oldest day that may not.
+    /// Days below the line that may be dropped, oldest first, and the beginning of the oldest day that may not. A day
+    /// with rows that the job `rollups` counts anew stays: a count without these rows would lower the usage.
     pub(super) async fn days_to_drop(&self, line: Timestamp) -> Result<(Vec<ExpiredDay>, Timestamp), StoreError> {
-        let days = self.expired_days(line).await?;
-        let archives: bool = self.connection().await?.query_one("SELECT archives FROM retention", &[]).await?.get(0);
-        if !archives {
-            return Ok((days, line));
+        let connection = self.connection().await?;
+        let archives: bool = connection.query_one("SELECT archives FROM retention", &[]).await?.get(0);
+        let archived = if archives { Some(self.archived_days().await?) } else { None };
+        let (mut ready, mut kept) = (Vec::new(), Vec::new());
+        let (uncounted, never_again) = (uncounted(), saturating_sub(self.now(), KEPT));
+        for day in self.expired_days(line).await? {
+            let is_archived = archived.as_ref().is_none_or(|archived| archived.contains(&day.date));
+            let (from, to) = (day.begin(), saturating_add(day.begin(), DAY));
+            let parameters: [&(dyn ToSql + Sync); 5] = [&from, &to, &first_id(from), &first_id(to), &never_again];
+            if is_archived && !connection.query_one(&uncounted, &parameters).await?.get::<_, bool>(0) {
+                ready.push(day);
+            } else {
+                kept.push(day);
+            }
         }
-        let archived = self.archived_days().await?;
-        let (archived, kept): (Vec<_>, Vec<_>) = days.into_iter().partition(|day| archived.contains(&day.date));
-        Ok((archived, kept.first().map_or(line, ExpiredDay::begin)))
+        Ok((ready, kept.first().map_or(line, ExpiredDay::begin)))
     }
 
     async fn archived_days(&self) -> Result<HashSet<Date>, StoreError> {

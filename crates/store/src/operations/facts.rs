@@ -206,7 +206,7 @@ LEFT JOIN plans p ON p.name = a.plan ORDER BY 4 DESC";
         let statement = format!(
             "SELECT p.application_id, p.id, p.url, p.certificate_ends_at FROM endpoints p
              WHERE p.certificate_ends_at < now() + interval '{} s' AND p.deleted_at IS NULL AND p.status <> 'disabled'
-               AND ($1::uuid IS NULL OR p.application_id = $1) ORDER BY p.certificate_ends_at LIMIT $2",
+               AND p.feed <> 'only' AND ($1::uuid IS NULL OR p.application_id = $1) ORDER BY p.certificate_ends_at LIMIT $2",
             CERTIFICATE_ENDS_SOON.as_secs()
         );
         let rows = self.of_application(&statement, application, MAX_LISTED).await?;

@@ -144,8 +144,8 @@ const MIGRATIONS: [Embedded; 21] = [
     Embedded {
         name: "V20__plans",
         purpose: "Plans, labels and usage: tables of plans and of the usage by day, and columns of applications and of \
-                  the counts. Locks: applications, rollups and rollups_hourly with all partitions, exclusively, for \
-                  milliseconds. The migration waits at most 2 s for each lock, and tries again up to 30 times.",
+                  the counts. Locks: rollup_marks, applications, rollups and rollups_hourly with all partitions, \
+                  exclusively, for milliseconds. The migration waits at most 2 s for each lock, and tries again up to 30 times.",
         sql: include_str!("../../migrations/V20__plans.sql"),
     },
     Embedded {

@@ -27,7 +27,7 @@ use crate::{
     NewEvent, Persisted, Store, StoreError,
     connection::store::row_count,
     history::health::failing_since,
-    operations::{partitions::first_id, rollups::FAILED},
+    operations::{advisory_locks::Job, partitions::first_id, rollups::FAILED},
     pipeline::columns::Columns,
 };
 
@@ -35,9 +35,13 @@ use crate::{
 const NEWEST: Duration = Duration::from_secs(1800);
 
 /// Backlogs that are looked at for the expiry of their first delivery: the oldest. Paused backlogs whose deliveries are
-/// counted: the oldest.
+/// counted.
 const MAX_BACKLOGS: i64 = 10_000;
 const MAX_PAUSED: i64 = 1000;
+
+/// Interval of the looks at held deliveries, and rows that such a look reads, beside the rows of its last endpoint.
+const HELD_EVERY: Duration = Duration::from_secs(300);
+const HELD_ROWS: i64 = 500_000;
 
 /// Attempts of deliveries accepted within this time are searched for the cause of a failure.
 const CAUSE: Duration = Duration::from_secs(2 * 86400);
@@ -47,6 +51,9 @@ const CLOCKS: Duration = Duration::from_secs(600);
 
 /// Occurrences of the last day, at most, are counted: the job may have been off for months.
 const MAX_COUNTED: Duration = Duration::from_secs(86400);
+
+/// Longest time whose occurrences are counted in a commit.
+const WINDOW: Duration = Duration::from_secs(300);
 
 /// Reasons of failed deliveries that a request caused, or a test.
 const REQUESTED: [&str; 3] = ["endpoint_deleted", "erased", "test_failed"];
@@ -84,6 +91,8 @@ pub struct OperationalMark {
     pub begun_at: Timestamp,
     /// End of the counted occurrences.
     pub counted: Timestamp,
+    /// True after the first look at the lasting conditions.
+    pub is_looked: bool,
 }
 
 /// Bounds on held deliveries, as the dispatchers have them.
@@ -105,6 +114,29 @@ impl HeldBounds {
     fn near_age(self) -> Duration {
         self.max_age / 5 * 4
     }
+}
+
+/// What a look needs to know.
+pub struct OperationalLook<'a> {
+    /// The operator's application.
+    pub mark: OperationalMark,
+    /// Bounds on held deliveries.
+    pub held: HeldBounds,
+    /// Endpoints that fail until a success, with the earliest time of this success.
+    pub failing: &'a [(EndpointId, Timestamp)],
+    /// Endpoints whose held deliveries were near a limit at the last look.
+    pub near_held: &'a [EndpointId],
+    /// Lifetime of a delivery to an endpoint, which begins anew when the endpoint is resumed.
+    pub lifetime: &'a (dyn Fn(ApplicationId, EndpointId) -> Duration + Sync),
+}
+
+/// Result of a look at the lasting conditions.
+#[derive(Debug, Default)]
+pub struct LastingConditions {
+    /// The conditions that hold, without disabled endpoints whose state is told.
+    pub found: Vec<FoundCondition>,
+    /// Conditions that the look has left out.
+    pub unknown: Vec<OperationalKey>,
 }
 
 /// A lasting condition of an endpoint that holds.
@@ -166,10 +198,20 @@ pub struct OperationalChange<'a> {
     pub events: &'a [&'a NewEvent],
 }
 
-/// Parameters: operator's application, first look.
+/// All states but told states of endpoints that are still disabled: their number grows. Parameter: operator's application.
+const STATES: &str = "
+SELECT subject, condition, application_id, holds, since, seen_at, told, changes, free_at, figures, event_id, version
+FROM operational_states s
+WHERE application_id IS DISTINCT FROM $1
+  AND NOT (condition = 'disabled' AND holds AND told
+           AND EXISTS (SELECT FROM endpoints e WHERE e.id = s.subject AND e.status = 'disabled' AND e.deleted_at IS NULL))";
+
+/// Leaves out told states, as the states do. Parameters: operator's application, first look.
 const DISABLED: &str = "
 SELECT e.id, e.application_id, e.status_since AS since, e.status_reason AS reason FROM endpoints e
-WHERE e.status = 'disabled' AND e.deleted_at IS NULL AND e.status_since >= $2 AND e.application_id <> $1";
+WHERE e.status = 'disabled' AND e.deleted_at IS NULL AND e.status_since >= $2 AND e.application_id <> $1
+  AND NOT EXISTS (SELECT FROM operational_states s
+                  WHERE s.subject = e.id AND s.condition = 'disabled' AND s.holds AND s.told)";
 
 // Endpoints are looked up one by one: by a join, the planner may compare each row with each endpoint.
 
@@ -180,42 +222,61 @@ CROSS JOIN LATERAL (SELECT FROM endpoints p WHERE p.id = b.endpoint_id AND p.sta
                     LIMIT 1) p
 WHERE b.next_probe IS NOT NULL AND b.application_id <> $1";
 
-/// Parameters: operator's application, newest beginning of a backlog, maximum of backlogs, latest expiry.
+/// A delivery that was queued before a resumption gets a new lifetime then, as its lease decides. Parameters: operator's
+/// application, newest beginning of a backlog, maximum of backlogs, latest expiry.
 const EXPIRING: &str = "
 WITH oldest AS MATERIALIZED (
-    SELECT endpoint_id FROM endpoint_backlogs WHERE since < $2 AND application_id <> $1 ORDER BY since LIMIT $3
+    SELECT endpoint_id, resumed_at FROM endpoint_backlogs WHERE since < $2 AND application_id <> $1 ORDER BY since LIMIT $3
 )
-SELECT p.id, p.application_id, o.expires_at FROM oldest
+SELECT p.id, p.application_id, o.expires_at, CASE WHEN o.since < oldest.resumed_at THEN oldest.resumed_at END AS resumed_at
+FROM oldest
 CROSS JOIN LATERAL (SELECT p.id, p.application_id FROM endpoints p
                     WHERE p.id = oldest.endpoint_id AND p.status = 'enabled' AND p.deleted_at IS NULL LIMIT 1) p
-CROSS JOIN LATERAL (SELECT o.expires_at FROM open_deliveries o WHERE o.endpoint_id = p.id AND o.state = 'queued'
-                      AND o.class < 2 ORDER BY o.class, o.id LIMIT 1) o
+CROSS JOIN LATERAL (SELECT o.expires_at, o.since FROM open_deliveries o
+                    WHERE o.endpoint_id = p.id AND o.state = 'queued' AND o.class < 2 ORDER BY o.class, o.id LIMIT 1) o
 WHERE o.expires_at < $4";
 
-/// Parameters: operator's application, maximum of backlogs, number and age near the limits.
+/// Moves the time of the last look at held deliveries, if the look is due. Parameter: interval in seconds.
+const HELD_DUE: &str = "
+UPDATE operational_marks SET held_at = now() WHERE held_at <= now() - $1::float8 * interval '1 second'";
+
+/// Counts the held deliveries of paused endpoints one endpoint after the other, until the rows to read are used up: `held`
+/// is NULL for the other endpoints. Parameters: operator's application, maximum of backlogs, number near the limit, rows
+/// to read, endpoints to count first.
 const HELD: &str = "
-WITH paused AS MATERIALIZED (
-    SELECT p.id, p.application_id, b.since FROM endpoint_backlogs b
+WITH RECURSIVE paused AS MATERIALIZED (
+    SELECT p.id, p.application_id, row_number() OVER (ORDER BY p.id = ANY ($5) DESC, random()) AS place
+    FROM endpoint_backlogs b
     CROSS JOIN LATERAL (SELECT p.id, p.application_id FROM endpoints p
                         WHERE p.id = b.endpoint_id AND p.status = 'paused' AND p.deleted_at IS NULL LIMIT 1) p
-    WHERE b.owner IS NULL AND b.application_id <> $1 ORDER BY b.since LIMIT $2
+    WHERE b.application_id <> $1 ORDER BY place LIMIT $2
+), counted AS (
+    SELECT 0::bigint AS place, $4::bigint AS rows, 0::bigint AS held
+    UNION ALL
+    SELECT p.place, c.rows - q.held, q.held FROM counted c JOIN paused p ON p.place = c.place + 1
+    CROSS JOIN LATERAL (SELECT count(*) AS held FROM (SELECT FROM open_deliveries o WHERE o.endpoint_id = p.id
+                                                      AND o.state = 'queued' LIMIT $3) n) q
+    WHERE c.rows > 0
 )
-SELECT paused.*, q.held FROM paused
-CROSS JOIN LATERAL (SELECT count(*) AS held FROM (SELECT FROM open_deliveries o WHERE o.endpoint_id = paused.id
-                                                  AND o.state = 'queued' LIMIT $3) rows) q
-WHERE q.held >= $3 OR q.held > 0 AND paused.since <= $4";
+SELECT p.id, p.application_id, c.held, first.since FROM paused p LEFT JOIN counted c USING (place)
+LEFT JOIN LATERAL (SELECT o.since FROM open_deliveries o WHERE o.endpoint_id = p.id AND o.state = 'queued'
+                   ORDER BY o.class, o.id LIMIT 1) first ON true";
 
-/// Parameters: known endpoints with the beginning of the failure, oldest rollup.
+/// Parameter: endpoints.
+const STATUSES: &str = "SELECT id, status FROM endpoints WHERE id = ANY ($1) AND deleted_at IS NULL";
+
+/// Parameters: known endpoints with the earliest time of a success, oldest rollup, operator's application.
 const STILL_FAILING: &str = "
 SELECT k.id, p.application_id, k.since FROM unnest($1::uuid[], $2::timestamptz[]) AS k(id, since)
 CROSS JOIN LATERAL (SELECT p.application_id FROM endpoints p
-                    WHERE p.id = k.id AND p.status = 'enabled' AND p.deleted_at IS NULL LIMIT 1) p
+                    WHERE p.id = k.id AND p.status = 'enabled' AND p.deleted_at IS NULL
+                      AND p.application_id <> $4 LIMIT 1) p
 WHERE NOT EXISTS (SELECT FROM rollups r WHERE r.subject = k.id AND r.at >= $3 AND r.at > k.since AND r.taken > 0)";
 
 /// Parameters: operator's application, times, reasons to leave out.
 const GIVEN_UP: &str = "
 SELECT d.endpoint_id AS subject, d.application_id, d.reason, count(*) AS count, min(d.finished_at) AS first,
-       max(d.finished_at) AS last, (array_agg(d.id ORDER BY d.finished_at, d.id))[1] AS delivery
+       max(d.finished_at) AS last, min(d.id::text COLLATE \"C\")::uuid AS delivery
 FROM deliveries d
 WHERE d.state = 'failed' AND d.finished_at > $2 AND d.finished_at <= $3 AND d.application_id <> $1
   AND d.reason <> ALL ($4)
@@ -279,32 +340,53 @@ SELECT (SELECT count(*) FROM added) + (SELECT count(*) FROM changed)",
 }
 
 impl Store {
-    /// The mark of the operator's application; of a new one, from now on. `None` for an unknown application, or while an
-    /// index of a look is not yet built.
+    /// The mark of the operator's application. Another application gets the mark with a commit that forgets all states, and
+    /// keeps the counted time. `None` for an unknown application, or while an index of a look is not yet built.
     pub async fn operational_mark(&self, application: ApplicationId) -> Result<Option<OperationalMark>, StoreError> {
-        let known = "SELECT begun_at, counted FROM operational_marks WHERE application_id = $1";
-        let first = "INSERT INTO operational_marks AS m (application_id) SELECT id FROM applications WHERE id = $1
-                     ON CONFLICT (is_single) DO UPDATE SET application_id = excluded.application_id, begun_at = now(),
-                                                           counted = now()";
+        let known = "SELECT application_id, begun_at, counted, is_looked FROM operational_marks FOR UPDATE";
+        let first = "INSERT INTO operational_marks (application_id) SELECT id FROM applications WHERE id = $1
+                     ON CONFLICT DO NOTHING";
+        let named = "UPDATE operational_marks SET application_id = a.id, begun_at = now(), is_looked = false, held_at = '-infinity'
+                     FROM applications a WHERE a.id = $1 AND application_id <> $1";
         let is_built = "SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass('deliveries_given_up')";
-        let connection = self.connection().await?;
+        let mut connection = self.connection().await?;
         if !connection.query_opt(is_built, &[]).await?.is_some_and(|row| row.get(0)) {
             return Ok(None);
         }
-        if connection.query_opt(known, &[&application.0]).await?.is_none() {
-            connection.execute(first, &[&application.0]).await?;
+        let transaction = connection.transaction().await?;
+        transaction.execute(first, &[&application.0]).await?;
+        transaction.query_opt(known, &[]).await?;
+        if transaction.execute(named, &[&application.0]).await? > 0 {
+            transaction.execute("DELETE FROM operational_states", &[]).await?;
         }
-        let row = connection.query_opt(known, &[&application.0]).await?;
-        Ok(row.map(|row| OperationalMark { application, begun_at: row.get("begun_at"), counted: row.get("counted") }))
+        let row = transaction.query_opt(known, &[]).await?;
+        transaction.commit().await?;
+        Ok(row.filter(|row| row.get::<_, Uuid>("application_id") == application.0).map(|row| OperationalMark {
+            application,
+            begun_at: row.get("begun_at"),
+            counted: row.get("counted"),
+            is_looked: row.get("is_looked"),
+        }))
     }
 
-    /// All states that hold, that are told, or that ended within the last day.
-    pub async fn operational_states(&self) -> Result<Vec<OperationalState>, StoreError> {
-        let statement =
-            "SELECT subject, condition, application_id, holds, since, seen_at, told, changes, free_at, figures,
-                                event_id, version FROM operational_states";
-        let rows = self.connection().await?.query(statement, &[]).await?;
+    /// Notes the end of the first look.
+    pub async fn note_first_look(&self, application: ApplicationId) -> Result<(), StoreError> {
+        let statement = "UPDATE operational_marks SET is_looked = true WHERE application_id = $1";
+        self.connection().await?.execute(statement, &[&application.0]).await.map(drop).map_err(StoreError::from)
+    }
+
+    /// The states that a look compares: told states of disabled endpoints only after their end.
+    pub async fn operational_states(&self, application: ApplicationId) -> Result<Vec<OperationalState>, StoreError> {
+        let rows = self.query_by_kept_plan(STATES, &[&application.0]).await?;
         rows.iter().filter_map(|row| read_state(row).transpose()).collect()
+    }
+
+    /// Statuses of endpoints that are not deleted.
+    pub async fn statuses(&self, endpoints: &[EndpointId]) -> Result<HashMap<EndpointId, EndpointStatus>, StoreError> {
+        let ids: Vec<Uuid> = endpoints.iter().map(|endpoint| endpoint.0).collect();
+        let rows = self.query_by_kept_plan(STATUSES, &[&ids]).await?;
+        let status = |row: &Row| Some((EndpointId(row.get("id")), EndpointStatus::parse(row.get("status"))?));
+        Ok(rows.iter().filter_map(status).collect())
     }
 
     /// The last events, the newest first.
@@ -318,9 +400,12 @@ impl Store {
         rows.iter().filter_map(|row| read(row).transpose()).collect()
     }
 
-    /// The application that the operator names, since the last look; `None` without one.
+    /// The application that the operator names; `None` if the job did not run in the last minute.
     pub async fn operational_application(&self) -> Result<Option<ApplicationId>, StoreError> {
-        let row = self.connection().await?.query_opt("SELECT application_id FROM operational_marks", &[]).await?;
+        let statement = "SELECT application_id FROM operational_marks
+                         WHERE EXISTS (SELECT FROM job_runs WHERE job = $1 AND ended_at > now() - interval '1 minute')";
+        let job = Job::OperationalEvents.name();
+        let row = self.connection().await?.query_opt(statement, &[&job]).await?;
         Ok(row.map(|row| ApplicationId(row.get(0))))
     }
 
@@ -330,20 +415,14 @@ impl Store {
         Ok(self.connection().await?.execute(statement, &[&before]).await?)
     }
 
-    /// The lasting conditions that hold. `failing` are the endpoints that failed at the last look, with the beginning: they
-    /// fail until a success.
-    pub async fn lasting_conditions(
-        &self,
-        mark: &OperationalMark,
-        held: HeldBounds,
-        failing: &[(EndpointId, Timestamp)],
-    ) -> Result<Vec<FoundCondition>, StoreError> {
-        let mut found = self.disabled(mark).await?;
-        found.extend(self.failing(mark, failing).await?);
-        found.extend(self.open_breakers(mark).await?);
-        found.extend(self.expiring(mark).await?);
-        found.extend(self.near_held_limit(mark, held).await?);
-        Ok(found)
+    /// The lasting conditions that hold.
+    pub async fn lasting_conditions(&self, look: &OperationalLook<'_>) -> Result<LastingConditions, StoreError> {
+        let LastingConditions { mut found, unknown } = self.near_held_limit(look).await?;
+        found.extend(self.disabled(&look.mark).await?);
+        found.extend(self.failing(&look.mark, look.failing).await?);
+        found.extend(self.open_breakers(&look.mark).await?);
+        found.extend(self.expiring(look).await?);
+        Ok(LastingConditions { found, unknown })
     }
 
     async fn disabled(&self, mark: &OperationalMark) -> Result<Vec<FoundCondition>, StoreError> {
@@ -365,7 +444,7 @@ impl Store {
         let mut rows = self.query_by_kept_plan(&failing(), &parameters).await?;
         if !known.is_empty() {
             let (ids, times): (Vec<Uuid>, Vec<Timestamp>) = known.iter().map(|(id, since)| (id.0, *since)).unzip();
-            rows.extend(self.query_by_kept_plan(STILL_FAILING, &[&ids, &times, &oldest]).await?);
+            rows.extend(self.query_by_kept_plan(STILL_FAILING, &[&ids, &times, &oldest, &mark.application.0]).await?);
         }
         let found: BTreeMap<OperationalKey, FoundCondition> = rows
             .iter()
@@ -383,44 +462,58 @@ impl Store {
         Ok(rows.iter().map(|row| found(row, Condition::BreakerOpen, row.get("since"), figures(row))).collect())
     }
 
-    async fn expiring(&self, mark: &OperationalMark) -> Result<Vec<FoundCondition>, StoreError> {
+    async fn expiring(&self, look: &OperationalLook<'_>) -> Result<Vec<FoundCondition>, StoreError> {
         let now = self.now();
         let (newest, latest) = (saturating_sub(now, HOUR), saturating_add(now, HOUR));
-        let parameters: [&(dyn ToSql + Sync); 4] = [&mark.application.0, &newest, &MAX_BACKLOGS, &latest];
+        let parameters: [&(dyn ToSql + Sync); 4] = [&look.mark.application.0, &newest, &MAX_BACKLOGS, &latest];
         let rows = self.connection().await?.query(EXPIRING, &parameters).await?;
         let found = |row: &Row| {
-            let expires_at: Timestamp = row.get("expires_at");
+            let ids = (ApplicationId(row.get("application_id")), EndpointId(row.get("id")));
+            let renewed = |resumed_at| saturating_add(resumed_at, (look.lifetime)(ids.0, ids.1));
+            let renewed: Option<Timestamp> = row.get::<_, Option<Timestamp>>("resumed_at").map(renewed);
+            let expires_at = row.get::<_, Timestamp>("expires_at").max(renewed.unwrap_or(Timestamp::MIN));
             let figures = Figures { expires_at: Some(expires_at), ..Figures::default() };
-            found(row, Condition::BacklogNearLimit, saturating_sub(expires_at, HOUR), figures)
+            let since = saturating_sub(expires_at, HOUR);
+            (expires_at < latest).then(|| found(row, Condition::BacklogNearLimit, since, figures))
         };
-        Ok(rows.iter().map(found).collect())
+        Ok(rows.iter().filter_map(found).collect())
     }
 
-    async fn near_held_limit(
-        &self,
-        mark: &OperationalMark,
-        bounds: HeldBounds,
-    ) -> Result<Vec<FoundCondition>, StoreError> {
-        let now = self.now();
+    /// Looks at held deliveries seldom: the look reads many rows. Between, the known conditions are unknown.
+    async fn near_held_limit(&self, look: &OperationalLook<'_>) -> Result<LastingConditions, StoreError> {
+        let (now, bounds) = (self.now(), look.held);
+        let key = |subject| OperationalKey { subject, condition: Condition::HeldNearLimit };
+        let connection = self.connection().await?;
+        if connection.execute(HELD_DUE, &[&HELD_EVERY.as_secs_f64()]).await? == 0 {
+            let unknown = look.near_held.iter().map(|endpoint| key(endpoint.0)).collect();
+            return Ok(LastingConditions { unknown, ..LastingConditions::default() });
+        }
         let (near, old) = (row_count(bounds.near_most()), saturating_sub(now, bounds.near_age()));
-        let parameters: [&(dyn ToSql + Sync); 4] = [&mark.application.0, &MAX_PAUSED, &near, &old];
-        let rows = self.connection().await?.query(HELD, &parameters).await?;
-        let found = |row: &Row| {
-            let since: Timestamp = row.get("since");
+        let known: Vec<Uuid> = look.near_held.iter().map(|endpoint| endpoint.0).collect();
+        let parameters: [&(dyn ToSql + Sync); 5] = [&look.mark.application.0, &MAX_PAUSED, &near, &HELD_ROWS, &known];
+        let mut looked = LastingConditions::default();
+        for row in connection.query(HELD, &parameters).await? {
+            let Some(since) = row.get::<_, Option<Timestamp>>("since") else { continue };
+            let held: Option<i64> = row.get("held");
+            if held.is_none_or(|held| held < near) && since > old {
+                looked.unknown.extend(held.is_none().then(|| key(row.get("id"))));
+                continue;
+            }
             let figures = Figures {
-                held: Some(row.get::<_, i64>("held").unsigned_abs()),
+                held: held.map(i64::unsigned_abs),
                 max_held: u64::try_from(bounds.most).ok(),
                 held_until: Some(saturating_add(since, bounds.max_age)),
                 ..Figures::default()
             };
-            found(row, Condition::HeldNearLimit, saturating_add(since, bounds.near_age()).min(now), figures)
-        };
-        Ok(rows.iter().map(found).collect())
+            let since = saturating_add(since, bounds.near_age()).min(now);
+            looked.found.push(found(&row, Condition::HeldNearLimit, since, figures));
+        }
+        Ok(looked)
     }
 
     /// Deliveries given up, and messages parked, behind the mark and up to `until`.
     pub async fn occurrences(&self, mark: &OperationalMark, until: Timestamp) -> Result<Vec<Occurred>, StoreError> {
-        let from = mark.from(until);
+        let from = mark.counted;
         let reasons = REQUESTED.as_slice();
         let parameters: [&(dyn ToSql + Sync); 4] = [&mark.application.0, &from, &until, &reasons];
         let mut occurred: HashMap<OperationalKey, Occurred> = HashMap::new();
@@ -454,7 +547,7 @@ impl Store {
         mark: &OperationalMark,
         until: Timestamp,
     ) -> Result<Vec<FinishedReplay>, StoreError> {
-        let rows = self.query_by_kept_plan(FINISHED, &[&mark.application.0, &mark.from(until), &until]).await?;
+        let rows = self.query_by_kept_plan(FINISHED, &[&mark.application.0, &mark.counted, &until]).await?;
         let count = |row: &Row, column: &str| row.get::<_, i64>(column).unsigned_abs();
         let replay = |row: &Row| FinishedReplay {
             application: ApplicationId(row.get("application_id")),
@@ -493,19 +586,24 @@ impl Store {
         Ok(rows.iter().map(told).collect())
     }
 
-    /// Writes a change in one commit; `None` if another process has changed a state or the mark meanwhile. A new backlog
-    /// gets the owner `process`.
+    /// Writes a change in one commit; `None` if another process has changed a state or the mark meanwhile, or the operator
+    /// names another application than `application`. A new backlog gets the owner `process`.
     ///
     /// # Errors
     /// After [`StoreError::Unavailable`] the change may have been written; the next look finds the states as they are.
     pub async fn change_operational(
         &self,
         process: ProcessId,
+        application: ApplicationId,
         change: &OperationalChange<'_>,
     ) -> Result<Option<Persisted>, StoreError> {
         let columns = state_columns(change.states);
         let mut connection = self.inserter().await?;
         let transaction = connection.transaction().await?;
+        let named = "SELECT FROM operational_marks WHERE application_id = $1 FOR UPDATE";
+        if transaction.query_opt(named, &[&application.0]).await?.is_none() {
+            return Ok(None);
+        }
         if let Some((from, until)) = change.counted {
             let statement = "UPDATE operational_marks SET counted = $2 WHERE counted = $1";
             if transaction.execute(statement, &[&from, &until]).await? != 1 {
@@ -530,9 +628,11 @@ impl Store {
 }
 
 impl OperationalMark {
-    /// Beginning of the occurrences to count: at most a day before their end.
-    fn from(&self, until: Timestamp) -> Timestamp {
-        self.counted.max(saturating_sub(until, MAX_COUNTED))
+    /// The next occurrences to count: from `counted` of the result, at most a day before `settled`, to the returned end.
+    /// `None` if all are counted.
+    pub fn window(&self, settled: Timestamp) -> Option<(Self, Timestamp)> {
+        let counted = self.counted.max(saturating_sub(settled, MAX_COUNTED));
+        (counted < settled).then(|| (Self { counted, ..*self }, saturating_add(counted, WINDOW).min(settled)))
     }
 }
 

@@ -56,9 +56,10 @@ impl Store {
     /// Takes the next step of the counting. False if nothing was due. A mark moves in the commit that counts: a repeated or
     /// interrupted call counts each minute once.
     pub async fn count_rollups(&self, now: Timestamp) -> Result<bool, StoreError> {
-        match next_count(self.rollup_marks().await?, now) {
+        let marks = self.rollup_marks().await?;
+        match next_count(marks, now) {
             None => return Ok(false),
-            Some(Count::Minutes { from, to }) => self.count_minutes(from, to).await?,
+            Some(Count::Minutes { from, to }) => self.count_minutes(from, to, marks.lag(now)).await?,
             Some(Count::Hour { from, is_last }) => self.count_hour(from, is_last).await?,
             Some(Count::Day(day)) => self.settle_day(day).await?,
         }
@@ -67,17 +68,17 @@ impl Store {
 
     /// Progress of the counting.
     pub async fn rollup_marks(&self) -> Result<Marks, StoreError> {
-        let statement = "SELECT counted, hourly, final, settled FROM rollup_marks";
+        let statement = "SELECT counted, hourly, final, settled, lagged FROM rollup_marks";
         let row = self.connection().await?.query_one(statement, &[]).await?;
-        Ok(Marks { counted: row.get(0), hourly: row.get(1), last: row.get(2), settled: row.get(3) })
+        Ok(Marks { counted: row.get(0), hourly: row.get(1), last: row.get(2), settled: row.get(3), lagged: row.get(4) })
     }
 
-    async fn count_minutes(&self, from: Timestamp, to: Timestamp) -> Result<(), StoreError> {
+    async fn count_minutes(&self, from: Timestamp, to: Timestamp, lag: Option<Timestamp>) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let transaction = begin(&mut connection).await?;
-        let moved = "UPDATE rollup_marks SET counted = $2 WHERE counted <= $1";
+        let moved = "UPDATE rollup_marks SET counted = $2, lagged = greatest(lagged, $3) WHERE counted <= $1";
         // First: the row's lock keeps another process from the same minutes.
-        if transaction.execute(moved, &[&from, &to]).await? > 0 {
+        if transaction.execute(moved, &[&from, &to, &lag]).await? > 0 {
             count(&transaction, (from, to), false).await?;
         }
         Ok(transaction.commit().await?)
@@ -91,6 +92,8 @@ impl Store {
         while begins < to {
             let ends = saturating_add(begins, STEP);
             let transaction = begin(&mut connection).await?;
+            // First: another process must not add the same difference to the usage.
+            transaction.execute("SELECT FROM rollup_marks FOR UPDATE", &[]).await?;
             if !is_complete(&transaction, (begins, ends)).await? {
                 count(&transaction, (begins, ends), true).await?;
             }
@@ -99,8 +102,8 @@ impl Store {
         }
         let mark = if is_last { "final" } else { "hourly" };
         let transaction = connection.transaction().await?;
-        transaction.execute(&sum_hour(), &[&from, &to]).await?;
         transaction.execute(&format!("UPDATE rollup_marks SET {mark} = greatest({mark}, $1)"), &[&to]).await?;
+        transaction.execute(&sum_hour(), &[&from, &to]).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -187,6 +190,7 @@ fn counted(replaces: bool) -> String {
     };
     let updates: Vec<String> = columns.iter().map(added).collect();
     let bytes = if replaces { "greatest(r.bytes, excluded.bytes)" } else { "r.bytes + excluded.bytes" };
+    let emptied = if replaces { emptied() } else { String::new() };
     let (usage, columns) = (used(replaces), columns.join(", "));
     format!(
         "WITH counted AS MATERIALIZED (
@@ -205,13 +209,15 @@ fn counted(replaces: bool) -> String {
     SELECT e.application_id, NULL::uuid, CASE WHEN e.matches = 0 AND e.deliver_at IS NULL THEN {UNMATCHED} ELSE {MATCHED} END, NULL::int, NULL::int,
            count(*), sum({BYTES})::bigint
     FROM events e WHERE {OF_EVENTS} GROUP BY 1, 3
-), sums AS MATERIALIZED (
+), found AS MATERIALIZED (
     SELECT coalesce(endpoint_id, application_id, '00000000-0000-0000-0000-000000000000') AS subject,
            CASE grouping(application_id, endpoint_id) WHEN 0 THEN 2 WHEN 1 THEN 1 ELSE 0 END AS kind, {},
            coalesce(sum(bytes), 0)::bigint AS bytes
     FROM counted GROUP BY GROUPING SETS ((application_id, endpoint_id), (application_id), ())
     -- Events have no endpoint, and the whole deployment may have no row.
     HAVING count(*) > 0 AND (grouping(endpoint_id) = 1 OR endpoint_id IS NOT NULL)
+), sums AS MATERIALIZED (
+    SELECT * FROM found{emptied}
 ), {usage}
 INSERT INTO rollups AS r (subject, at, kind, {columns}, bytes)
 SELECT subject, $5, kind, {columns}, bytes FROM sums
@@ -219,6 +225,23 @@ ON CONFLICT (subject, at) DO UPDATE SET {}, bytes = {bytes}",
         named.join(",\n       "),
         updates.join(", ")
     )
+}
+
+/// Zeros for the rows of step $5 that a count anew no longer finds: a late record moved their `unknown` attempt to the
+/// step of its real start. Such a row of an endpoint has no taken attempt: each condition has its own index.
+fn emptied() -> String {
+    let zeros: Vec<&str> = count_columns().iter().map(|_| "0").collect();
+    let zeros = zeros.join(", ");
+    let of = |condition: &str| {
+        format!(
+            "
+    UNION ALL
+    SELECT r.subject, r.kind, {zeros}, 0::bigint FROM rollups r
+    WHERE r.at = $5 AND {condition} AND NOT EXISTS (SELECT FROM found f WHERE f.subject = r.subject)"
+        )
+    };
+    let conditions = ["r.subject = '00000000-0000-0000-0000-000000000000'", "r.kind = 1", "r.kind = 2 AND r.taken = 0"];
+    conditions.map(of).concat()
 }
 
 /// Adds the counted attempts and events to the usage of the day. Where the count replaces rows, adds only the
@@ -252,17 +275,22 @@ fn used(replaces: bool) -> String {
     )
 }
 
-/// Sums the hours from $1 to $2 into the usage of the day $3.
+/// Sums the hours from $1 to $2 into the usage of the day $3. Of the row and the sum, the one with more attempts gives
+/// all columns of attempts: the columns stay those of one count.
 fn settled() -> String {
     let (failed, first) = (failed_of("h"), first_of("h"));
+    let attempts = |row: &str| format!("{row}.taken + {row}.failed + {row}.unknown");
+    let (more, before) = (attempts("excluded"), attempts("u"));
+    let chosen = ["deliveries", "taken", "failed", "unknown"]
+        .map(|name| format!("{name} = CASE WHEN {more} > {before} THEN excluded.{name} ELSE u.{name} END"));
     format!(
         "INSERT INTO usage_days AS u (application_id, day, events, deliveries, taken, failed, unknown, bytes)
          SELECT h.subject, $3, sum(h.events), sum({first}), sum(h.taken), sum({failed}), sum(h.unknown), sum(h.bytes)
          FROM rollups_hourly h WHERE h.kind = 1 AND h.at >= $1 AND h.at < $2 GROUP BY h.subject
          ON CONFLICT (application_id, day) DO UPDATE SET
-             events = greatest(u.events, excluded.events), deliveries = greatest(u.deliveries, excluded.deliveries),
-             taken = greatest(u.taken, excluded.taken), failed = greatest(u.failed, excluded.failed),
-             unknown = greatest(u.unknown, excluded.unknown), bytes = greatest(u.bytes, excluded.bytes)"
+             events = greatest(u.events, excluded.events), bytes = greatest(u.bytes, excluded.bytes),
+             {}",
+        chosen.join(", ")
     )
 }
 

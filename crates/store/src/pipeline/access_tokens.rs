@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Time from which another process may fetch: longer than the deadline of a fetch.
-const FETCH_LASTS: Duration = Duration::from_secs(15);
+pub const FETCH_LASTS: Duration = Duration::from_secs(15);
 
 /// The token of an endpoint, and the turn of a process.
 #[derive(Debug, Clone)]
@@ -74,11 +74,12 @@ pub struct TokenState {
     pub error: Option<String>,
 }
 
-/// Begins a fetch, if one is due and none is in flight. Newer settings begin the row anew.
+/// Begins a fetch, if one is due and none is in flight. Newer settings begin the row anew. The lock lets no change of the
+/// settings commit before the row is there: the change deletes the row.
 const BEGIN: &str = "
 INSERT INTO endpoint_tokens AS t (endpoint_id, version, fetch_id, fetch_ends_at)
 SELECT id, $2, $3, now() + $4::bigint * interval '1 millisecond' FROM endpoints
-WHERE id = $1 AND authentication_version = $2 AND deleted_at IS NULL
+WHERE id = $1 AND authentication_version = $2 AND deleted_at IS NULL FOR SHARE
 ON CONFLICT (endpoint_id) DO UPDATE
 SET version = $2, fetch_id = $3, fetch_ends_at = excluded.fetch_ends_at,
     key_name = CASE WHEN t.version = $2 THEN t.key_name END,
@@ -114,6 +115,12 @@ SET fetch_id = NULL, fetch_ends_at = NULL, failures = failures + 1, failing_sinc
     failed_at = now(), error = $4, next_fetch_at = now() + $5::bigint * interval '1 millisecond'
 WHERE endpoint_id = $1 AND version = $2 AND fetch_id = $3";
 
+/// Ends a fetch that asked nobody.
+const RELEASE: &str = "
+UPDATE endpoint_tokens
+SET fetch_id = NULL, fetch_ends_at = NULL, next_fetch_at = now() + $4::bigint * interval '1 millisecond'
+WHERE endpoint_id = $1 AND version = $2 AND fetch_id = $3";
+
 const REFUSE: &str = "
 UPDATE endpoint_tokens
 SET key_name = NULL, ciphertext = NULL, renew_at = NULL, usable_until = NULL,
@@ -133,12 +140,23 @@ impl Store {
         let is_waiting =
             |row: &Row| row.get::<_, i64>("version") == version && (row.get("is_fetched") || row.get("is_later"));
         if let Some(row) = connection.query_opt(LOOK, &[&endpoint.0]).await?.filter(is_waiting) {
-            return self.look(endpoint, &row);
+            match self.look(endpoint, &row) {
+                Ok(look) => return Ok(look),
+                Err(error) => {
+                    tracing::warn!(%error, %endpoint, "cannot decrypt the token of an endpoint: fetching another");
+                    let generation: i64 = row.get("generation");
+                    let discarded: [&(dyn ToSql + Sync); 4] =
+                        [&endpoint.0, &version, &generation, &milliseconds(AFTER_REFUSAL)];
+                    connection.execute(REFUSE, &discarded).await?;
+                }
+            }
         }
         let begun: [&(dyn ToSql + Sync); 4] = [&endpoint.0, &version, &fetch.0, &milliseconds(FETCH_LASTS)];
         if let Some(row) = connection.query_opt(BEGIN, &begun).await? {
             let turn = TokenTurn::Fetch(row.get::<_, i32>("failures").cast_unsigned());
-            return Ok(TokenLook { token: open(&self.keyring, endpoint, self.now(), &row)?, turn });
+            // The fetch replaces a token that cannot be decrypted.
+            let token = open(&self.keyring, endpoint, self.now(), &row).unwrap_or_default();
+            return Ok(TokenLook { token, turn });
         }
         // Another process has begun a fetch meanwhile, or the settings have changed.
         match connection.query_opt(LOOK, &[&endpoint.0]).await?.filter(is_waiting) {
@@ -170,8 +188,9 @@ impl Store {
         Ok(self.connection().await?.execute(GRANT, &parameters).await? == 1)
     }
 
-    /// Notes a failed fetch, the last of `failures` in a row, and defers the next. False if the fetch is no longer
-    /// this process's.
+    /// Notes a failed fetch, the last of `failures` in a row, and defers the next. A fetch that made no connection for a
+    /// reason of ours is no failure of the token server, and is tried again soon. False if the fetch is no longer this
+    /// process's.
     pub async fn fail_token(
         &self,
         endpoint: EndpointId,
@@ -179,6 +198,11 @@ impl Store {
         fault: &TokenFault,
         failures: u32,
     ) -> Result<bool, StoreError> {
+        if matches!(fault, TokenFault::EgressUnavailable(_)) {
+            let parameters: [&(dyn ToSql + Sync); 4] =
+                [&endpoint.0, &version, &fetch.0, &milliseconds(BETWEEN_FETCHES)];
+            return Ok(self.connection().await?.execute(RELEASE, &parameters).await? == 1);
+        }
         let error = fault.to_string();
         let wait = milliseconds(wait_after(failures, rand::random()));
         let parameters: [&(dyn ToSql + Sync); 5] = [&endpoint.0, &version, &fetch.0, &error, &wait];

@@ -22,12 +22,17 @@ use crate::{
 };
 
 /// Condition on queued deliveries `o` to be sent alone. A delivery unreadable in one process rests for a minute instead
-/// of a second: another process may be able to read the delivery.
+/// of a second: another process may be able to read the delivery. An endpoint with OAuth 2.0 needs a token first: no
+/// place is closed for a delivery that would come back. The drain, which looks at the backlog, keeps the token fetched.
 fn suspects() -> String {
     format!(
         "o.unknowns >= {ALONE_FROM} AND o.state || '' = 'queued'
-           AND EXISTS (SELECT FROM endpoints p WHERE p.id = o.endpoint_id AND p.status = 'enabled'
-                                                 AND p.deleted_at IS NULL)
+           AND EXISTS (SELECT FROM endpoints p
+                       WHERE p.id = o.endpoint_id AND p.status = 'enabled' AND p.deleted_at IS NULL
+                         AND (p.authentication IS NULL OR p.authentication::jsonb ->> 'type' <> 'oauth2'
+                              OR EXISTS (SELECT FROM endpoint_tokens t
+                                         WHERE t.endpoint_id = p.id AND t.version = p.authentication_version
+                                           AND t.usable_until > now())))
            AND o.since < now() - CASE o.reason WHEN 'application_unreadable' THEN interval '1 minute'
                                                ELSE interval '1 s' END"
     )

@@ -99,7 +99,11 @@ async fn processes_learn_a_plan_and_the_counts_without_a_change_of_the_applicati
     let rows = "INSERT INTO usage_days VALUES ($1, $2, 4, 0, 0, 0, 0, 40), ($1, $2::date - 1, 6, 0, 0, 0, 0, 60)";
     database.rows(rows, &[&APPLICATION.0, &today]).await;
     database.run("UPDATE rollup_marks SET counted = counted + interval '1 minute'").await;
-    assert!(directory.refresh_all().await);
-    let counted = directory.snapshot().counts.of(APPLICATION);
-    assert_eq!((counted.day, counted.amount), (today, Amount { events: 4, bytes: 100 }));
+    let mut waited = 0;
+    while directory.counted(APPLICATION).amount != (Amount { events: 4, bytes: 100 }) {
+        assert!(waited < 400, "the counts never came: {:?}", directory.counted(APPLICATION));
+        waited += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(directory.counted(APPLICATION).day, today);
 }

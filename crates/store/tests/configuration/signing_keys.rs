@@ -7,7 +7,7 @@ use fanfare_domain::{
     ids::ApplicationId,
     signing_key::{PublicKey, SigningKey},
 };
-use fanfare_store::{Directory, EndpointSettings, KeyRotation, Store, StoreError};
+use fanfare_store::{Directory, EndpointSettings, KeyRotation, Store};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -35,9 +35,13 @@ async fn a_key_is_made_once_and_rotated_with_overlap() {
     let database = Database::new().await;
     let store = &database.store;
     assert_eq!(in_force(store).await, []);
-    let (first, second) =
-        tokio::join!(store.ensure_signing_key(APPLICATION, &[1; 32]), store.ensure_signing_key(APPLICATION, &[2; 32]));
-    assert_eq!(u8::from(first.expect("a look")) + u8::from(second.expect("a look")), 1, "a single key");
+    let asked = EndpointSettings { is_asymmetric: Some(true), ..EndpointSettings::default() };
+    let gone = store.change_endpoint(APPLICATION, endpoint(99), &asked).await.expect("a look");
+    assert!(gone.is_none() && in_force(store).await.is_empty(), "no key for an unknown endpoint");
+    let set = |number| store.change_endpoint(APPLICATION, endpoint(number), &asked);
+    let (first, second) = tokio::join!(set(1), set(2));
+    assert!(first.expect("a change").is_some() && second.expect("a change").is_some());
+    assert_eq!(in_force(store).await.len(), 1, "a single key");
     let made = in_force(store).await[0].0;
 
     let KeyRotation::Done(keys) = rotate(store, 3, HOUR).await else { panic!("no rotation") };
@@ -46,7 +50,8 @@ async fn a_key_is_made_once_and_rotated_with_overlap() {
     assert_eq!(rotate(store, 4, HOUR).await, KeyRotation::UnderWay);
     database.run("UPDATE signing_keys SET expires_at = now() WHERE expires_at IS NOT NULL").await;
     assert_eq!(in_force(store).await, [(public(3), false)]);
-    assert!(!store.ensure_signing_key(APPLICATION, &[9; 32]).await.expect("a look"));
+    set(1).await.expect("a change");
+    assert_eq!(in_force(store).await, [(public(3), false)]);
 
     rotate(store, 5, HOUR).await;
     assert_eq!(database.count("signing_keys").await, 2, "the ended key is deleted");
@@ -55,9 +60,13 @@ async fn a_key_is_made_once_and_rotated_with_overlap() {
     assert_eq!(in_force(store).await, [(public(6), false)]);
     assert_eq!(database.count("signing_keys").await, 1);
 
+    rotate(store, 7, HOUR).await;
+    assert!(store.end_key_rotation(APPLICATION).await.expect("an end"));
+    assert_eq!(in_force(store).await, [(public(7), false)]);
+    assert!(!store.end_key_rotation(STRANGER).await.expect("a look"));
+
     let strange = store.rotate_signing_keys(STRANGER, &[1; 32], HOUR).await.expect("a look");
     assert_eq!(strange, KeyRotation::NoSuchApplication);
-    assert!(matches!(store.ensure_signing_key(STRANGER, &[1; 32]).await, Err(StoreError::Data(_))));
 }
 
 #[tokio::test]
@@ -83,9 +92,9 @@ async fn the_services_copy_has_the_keys_of_asymmetric_endpoints() {
         let changed = database.store.change_endpoint(APPLICATION, endpoint(number), &settings).await;
         assert_eq!(changed.expect("a change").expect("the endpoint").is_asymmetric, is_asymmetric);
     };
+    rotate(&database.store, 1, HOUR).await;
+    assert_eq!(loaded().await, (vec![], vec![], 1), "no endpoint uses the key");
     set(1, true).await;
-    assert_eq!(loaded().await, (vec![], vec![], 0), "no key yet");
-    database.store.ensure_signing_key(APPLICATION, &[1; 32]).await.expect("a key");
     assert_eq!(loaded().await, (vec![public(1)], vec![], 1));
     // A change of another endpoint loads that endpoint alone.
     set(2, true).await;
@@ -101,7 +110,7 @@ async fn the_services_copy_has_the_keys_of_asymmetric_endpoints() {
 #[tokio::test]
 async fn private_keys_are_bound_to_their_row_and_reencrypted() {
     let database = Database::fresh().await;
-    database.store.ensure_signing_key(APPLICATION, &[1; 32]).await.expect("a key");
+    rotate(&database.store, 1, HOUR).await;
     rotate(&database.store, 2, HOUR).await;
     let text = "SELECT string_agg(encode(ciphertext, 'hex'), '') FROM signing_keys";
     let sealed: String = database.client.query_one(text, &[]).await.expect("keys").get(0);
@@ -120,11 +129,21 @@ async fn private_keys_are_bound_to_their_row_and_reencrypted() {
     let keys = directory.application(APPLICATION).expect("the application").signing_keys.clone().expect("keys");
     let signs: Vec<PublicKey> = keys.live(directory.now()).map(SigningKey::public).collect();
     assert_eq!(signs, [public(2), public(1)]);
-    // The ciphertext of another row is refused: the application is served as before.
+    // The ciphertext of another row is refused: the application is served as before, and without keys if no endpoint
+    // uses the keys.
     let moved = "UPDATE signing_keys SET ciphertext = (SELECT ciphertext FROM signing_keys WHERE expires_at IS NULL)";
     database.run(moved).await;
     assert!(directory.refresh([APPLICATION]).await);
+    assert!(!directory.is_unreadable(APPLICATION));
+    assert!(directory.application(APPLICATION).expect("the application").signing_keys.is_none());
+    let asked = EndpointSettings { is_asymmetric: Some(true), ..EndpointSettings::default() };
+    database.store.change_endpoint(APPLICATION, endpoint(1), &asked).await.expect("a change");
+    assert!(directory.refresh([APPLICATION]).await);
     assert!(directory.is_unreadable(APPLICATION));
+    // The recovery.
+    rotate(&database.store, 3, Duration::ZERO).await;
+    assert!(directory.refresh([APPLICATION]).await);
+    assert!(!directory.is_unreadable(APPLICATION));
     stop.cancel();
 }
 

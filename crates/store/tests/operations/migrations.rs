@@ -56,52 +56,54 @@ async fn an_interrupted_build_of_indexes_continues() {
     assert_eq!(database.store.migrate(Timestamp::now()).await.expect("the schema"), Vec::<String>::new());
 }
 
+/// Returns to the schema before V7, as far as the later migrations do not replace it.
+const BEFORE_V7: &str = "
+DELETE FROM refinery_schema_history WHERE version >= 7;
+ALTER TABLE parked DROP COLUMN bytes;
+ALTER TABLE endpoint_backlogs DROP COLUMN rests_until;
+DROP INDEX endpoints_with_reason;
+DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests, delivery_bodies, endpoint_tokens;
+ALTER TABLE events DROP COLUMN ordering_key, DROP COLUMN deliver_at, DROP COLUMN cancelled_at,
+    DROP COLUMN cancelled_by;
+ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at,
+    DROP COLUMN filter, DROP COLUMN fifo, DROP COLUMN digest_from,
+    DROP COLUMN template, DROP COLUMN had_template, DROP COLUMN signed_by_keys, DROP COLUMN authentication,
+    DROP COLUMN authentication_key_name, DROP COLUMN authentication_ciphertext,
+    DROP COLUMN authentication_version, DROP COLUMN certificate,
+    DROP COLUMN certificate_key_name, DROP COLUMN certificate_ciphertext,
+    DROP COLUMN certificate_ends_at;
+DROP FUNCTION clear_credentials CASCADE;
+DROP TABLE signing_keys;
+DROP FUNCTION raise_version_of_signing_key;
+DROP TABLE ordering_signals;
+DROP FUNCTION advance_keys, signal_end_in_order CASCADE;
+ALTER TABLE open_deliveries DROP COLUMN ordering_key, DROP COLUMN sequence, DROP COLUMN shaped;
+DROP FUNCTION note_settings_version CASCADE;
+ALTER TABLE applications DROP COLUMN settings_version;
+DROP TABLE event_schemas;
+DROP FUNCTION raise_version_of_schema;
+DROP FUNCTION note_schemas_version CASCADE;
+ALTER TABLE applications DROP COLUMN schemas_version;
+DROP FUNCTION announce_plans CASCADE;
+ALTER TABLE applications DROP COLUMN plan, DROP COLUMN events_per_day, DROP COLUMN stored_bytes,
+    DROP COLUMN max_webhooks, DROP COLUMN labels;
+ALTER TABLE rollups DROP COLUMN bytes;
+ALTER TABLE rollups_hourly DROP COLUMN bytes;
+ALTER TABLE rollup_marks DROP COLUMN settled, DROP COLUMN lagged;
+DROP TABLE plans, plan_version, usage_days;
+DROP TABLE key_version;
+DROP TABLE operational_states, operational_marks;
+DROP FUNCTION note_status_since CASCADE;
+ALTER TABLE endpoints DROP COLUMN status_since;
+DROP INDEX deliveries_given_up, replays_finished;
+DROP INDEX parked_by_message_id, parked_by_reason, parked_by_routing_key, open_scheduled";
+
 /// The migration locks `parked`, then `open_deliveries`; the writer locks them in the other order. The migration looks for
 /// a deadlock first, so that PostgreSQL ends the migration's transaction.
 #[tokio::test]
 async fn a_migration_tries_again_after_a_deadlock() {
     let database = Database::fresh().await;
-    let forget = "DELETE FROM refinery_schema_history WHERE version >= 7;
-                  ALTER TABLE parked DROP COLUMN bytes;
-                  ALTER TABLE endpoint_backlogs DROP COLUMN rests_until;
-                  DROP INDEX endpoints_with_reason;
-                  DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests, delivery_bodies;
-                  DROP TABLE feed_entries, delivery_sequences, ordering_keys, delayed_events, digests, delivery_bodies, endpoint_tokens;
-                  ALTER TABLE events DROP COLUMN ordering_key, DROP COLUMN deliver_at, DROP COLUMN cancelled_at,
-                                     DROP COLUMN cancelled_by;
-                  ALTER TABLE endpoints DROP COLUMN version, DROP COLUMN feed, DROP COLUMN expires_at,
-                                        DROP COLUMN filter, DROP COLUMN fifo, DROP COLUMN digest_from,
-                                        DROP COLUMN template, DROP COLUMN had_template, DROP COLUMN signed_by_keys;
-                  DROP TABLE signing_keys;
-                  DROP FUNCTION raise_version_of_signing_key;
-                                        DROP COLUMN template, DROP COLUMN had_template, DROP COLUMN authentication,
-                                        DROP COLUMN authentication_key_name, DROP COLUMN authentication_ciphertext,
-                                        DROP COLUMN authentication_version, DROP COLUMN certificate,
-                                        DROP COLUMN certificate_key_name, DROP COLUMN certificate_ciphertext,
-                                        DROP COLUMN certificate_ends_at;
-                  DROP TABLE ordering_signals;
-                  DROP FUNCTION advance_keys, signal_end_in_order CASCADE;
-                  ALTER TABLE open_deliveries DROP COLUMN ordering_key, DROP COLUMN sequence, DROP COLUMN shaped;
-                  DROP FUNCTION note_settings_version CASCADE;
-                  ALTER TABLE applications DROP COLUMN settings_version;
-                  DROP TABLE event_schemas;
-                  DROP FUNCTION raise_version_of_schema;
-                  DROP FUNCTION note_schemas_version CASCADE;
-                  ALTER TABLE applications DROP COLUMN schemas_version;
-                  DROP FUNCTION announce_plans CASCADE;
-                  ALTER TABLE applications DROP COLUMN plan, DROP COLUMN events_per_day, DROP COLUMN stored_bytes,
-                                           DROP COLUMN max_webhooks, DROP COLUMN labels;
-                  ALTER TABLE rollups DROP COLUMN bytes;
-                  ALTER TABLE rollups_hourly DROP COLUMN bytes;
-                  ALTER TABLE rollup_marks DROP COLUMN settled;
-                  DROP TABLE plans, plan_version, usage_days;
-                  DROP TABLE key_version;
-                  DROP TABLE operational_states, operational_marks;
-                  DROP FUNCTION note_status_since CASCADE;
-                  ALTER TABLE endpoints DROP COLUMN status_since;
-                  DROP INDEX deliveries_given_up, replays_finished;
-                  DROP INDEX parked_by_message_id, parked_by_reason, parked_by_routing_key, open_scheduled";
-    database.run(forget).await;
+    database.run(BEFORE_V7).await;
     let writer = database.connect().await;
     let lock = "SET deadlock_timeout = '20s'; BEGIN; LOCK TABLE open_deliveries IN ROW EXCLUSIVE MODE";
     writer.batch_execute(lock).await.expect("a lock");
@@ -111,26 +113,8 @@ async fn a_migration_tries_again_after_a_deadlock() {
     });
     database.await_waiting_statement("%CREATE INDEX%").await;
     writer.batch_execute("LOCK TABLE parked IN ROW EXCLUSIVE MODE; COMMIT").await.expect("a lock");
-    assert_eq!(
-        migrating.await.expect("a migration").expect("the schema"),
-        [
-            "V7__search",
-            "V8__parked_sizes",
-            "V9__versions",
-            "V10__feeds",
-            "V11__schemas",
-            "V12__order",
-            "V13__filters",
-            "V14__delayed_events",
-            "V15__templates",
-            "V16__digests",
-            "V17__rests",
-            "V18__signing_keys",
-            "V19__operational_events",
-            "V20__plans",
-            "V21__authentication"
-        ]
-    );
+    let applied = migrating.await.expect("a migration").expect("the schema");
+    assert_eq!((applied[0].as_str(), applied.len()), ("V7__search", 15), "{applied:?}");
 }
 
 /// Two attempts of today, so that an index has rows.

@@ -11,7 +11,7 @@ use fanfare_domain::{
     },
 };
 use fanfare_store::{
-    HeldBounds, NewEvent, OperationalChange, OperationalKey, OperationalMark, OperationalState, Start,
+    HeldBounds, NewEvent, OperationalChange, OperationalKey, OperationalLook, OperationalMark, OperationalState, Start,
 };
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -48,8 +48,11 @@ async fn conditions(
     mark: &OperationalMark,
     failing: &[(EndpointId, Timestamp)],
 ) -> BTreeMap<(u128, &'static str), Figures> {
-    let found = database.store.lasting_conditions(mark, HELD, failing).await.expect("a look");
-    found
+    let lifetime = |_, _| Duration::from_secs(86400);
+    let look = OperationalLook { mark: *mark, held: HELD, failing, near_held: &[], lifetime: &lifetime };
+    let looked = database.store.lasting_conditions(&look).await.expect("a look");
+    looked
+        .found
         .into_iter()
         .map(|found| ((found.key.subject.as_u128(), found.key.condition.as_str()), found.found.figures))
         .collect()
@@ -84,14 +87,14 @@ async fn a_change_and_its_event_are_written_once() {
             let store: &fanfare_store::Store = store;
             let events = [event];
             let change = OperationalChange { states: &states, events: &events, ..OperationalChange::default() };
-            store.change_operational(*process, &change).await.expect("a commit").is_some()
+            store.change_operational(*process, OPERATOR, &change).await.expect("a commit").is_some()
         };
         let (first, second) = tokio::join!(tell(&stores[0], &events[0]), tell(&stores[1], &events[1]));
         assert!(first ^ second, "round {round}: {first} and {second}");
         assert_eq!(database.count("events").await, i64::from(round) + 1);
         assert_eq!(database.count("open_deliveries").await, i64::from(round) + 1);
     }
-    let known = database.store.operational_states().await.expect("states");
+    let known = database.store.operational_states(OPERATOR).await.expect("states");
     assert_eq!((known.len(), known[0].version, known[0].state.holds), (1, 10, true));
 }
 
@@ -102,7 +105,7 @@ async fn a_change_of_an_unknown_version_writes_nothing() {
     // The first state is new, and the second unknown: both are refused.
     let states = [state(1, 0), state(2, 3)];
     let change = OperationalChange { states: &states, events: &[&event], ..OperationalChange::default() };
-    assert!(database.store.change_operational(ONE, &change).await.expect("an answer").is_none());
+    assert!(database.store.change_operational(ONE, OPERATOR, &change).await.expect("an answer").is_none());
     for table in ["operational_states", "events", "open_deliveries", "endpoint_backlogs"] {
         assert_eq!(database.count(table).await, 0, "{table}");
     }
@@ -115,16 +118,23 @@ async fn the_mark_moves_once_and_begins_anew_for_another_application() {
     let states = [state(1, 0)];
     let change =
         OperationalChange { states: &states, counted: Some((mark.counted, until)), ..OperationalChange::default() };
-    assert!(database.store.change_operational(ONE, &change).await.expect("an answer").is_some());
+    assert!(database.store.change_operational(ONE, OPERATOR, &change).await.expect("an answer").is_some());
     let again = [OperationalState { version: 1, ..states[0].clone() }];
     let change = OperationalChange { states: &again, ..change };
-    assert!(database.store.change_operational(TWO, &change).await.expect("an answer").is_none(), "counted twice");
+    assert!(
+        database.store.change_operational(TWO, OPERATOR, &change).await.expect("an answer").is_none(),
+        "counted twice"
+    );
     let moved = database.store.operational_mark(OPERATOR).await.expect("a look").expect("a mark");
     assert_eq!((moved.begun_at, moved.counted), (mark.begun_at, until));
     let unknown = ApplicationId(Uuid::from_u128(0xc));
     assert_eq!(database.store.operational_mark(unknown).await.expect("a look"), None);
     let other = database.store.operational_mark(APPLICATION).await.expect("a look").expect("a mark");
-    assert!(other.begun_at > mark.begun_at && other.counted == other.begun_at);
+    assert!(other.begun_at > mark.begun_at && other.counted == until, "the counted time is kept");
+    assert_eq!(database.count("operational_states").await, 0, "states of another application");
+    let late = OperationalChange { states: &states, ..OperationalChange::default() };
+    let written = database.store.change_operational(ONE, OPERATOR, &late).await.expect("an answer");
+    assert!(written.is_none(), "the operator names another application");
     assert_eq!(database.count("operational_marks").await, 1);
 }
 
@@ -157,9 +167,10 @@ INSERT INTO endpoint_backlogs (endpoint_id, application_id, owner, reason, since
     FROM generate_series(1, 6) n, generate_series(0, 1) other;
 UPDATE endpoints SET status = 'paused' WHERE id IN (SELECT endpoint(n + other * 100)
                                                     FROM generate_series(3, 5) n, generate_series(0, 1) other);
-INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, reason, listed, expires_at)
+INSERT INTO open_deliveries (id, event_id, application_id, endpoint_id, state, reason, listed, expires_at, since)
     SELECT gen_random_uuid(), gen_random_uuid(), endpoint(10 + other), endpoint(n + other * 100), 'queued', 'backlog', true,
-           now() + CASE n WHEN 2 THEN interval '30 minutes' ELSE interval '1 day' END
+           now() + CASE n WHEN 2 THEN interval '30 minutes' ELSE interval '1 day' END,
+           now() - CASE n WHEN 4 THEN interval '4100 s' ELSE interval '1 minute' END
     FROM generate_series(1, 6) n, generate_series(0, 1) other, generate_series(1, CASE n WHEN 3 THEN 8 ELSE 7 END) i";
 
 #[tokio::test]
@@ -173,6 +184,11 @@ async fn backlogs_near_a_limit_and_open_breakers_are_found() {
     assert!(found[&names[1]].expires_at.is_some_and(|at| at > Timestamp::now()));
     assert_eq!((found[&names[2]].held, found[&names[2]].max_held), (Some(8), Some(10)));
     assert_eq!(found[&names[3]].held, Some(7));
+    // The next look at held deliveries is minutes later, and says nothing until then.
+    assert_eq!(conditions(&database, &mark, &[]).await.into_keys().collect::<Vec<_>>(), names[..2]);
+    // A resumption renews the lifetime.
+    database.run("UPDATE endpoint_backlogs SET resumed_at = now() WHERE endpoint_id = endpoint(2)").await;
+    assert_eq!(conditions(&database, &mark, &[]).await.into_keys().collect::<Vec<_>>(), names[..1]);
 }
 
 /// Rollups of the endpoints n and n + 100: 1 failed for two hours, 2 for less than an hour, 3 with a success between, 4 for
@@ -239,7 +255,7 @@ async fn occurrences_behind_the_mark_count_by_reason() {
     let counts = |pairs: &[(&str, u64)]| pairs.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
     assert_eq!(given_up.occurrences.reasons, counts(&[("expired", 1), ("attempts_exhausted", 2)]));
     let first = given_up.occurrences.first_delivery.expect("a delivery");
-    assert_eq!(first.0.as_u128() & 0xff, 30, "the first of the time");
+    assert_eq!(first.0.as_u128() & 0xff, 20, "the first of the reason");
     assert!(given_up.occurrences.times.0 < given_up.occurrences.times.1);
 
     let parked = found[&OperationalKey { subject: APPLICATION.0, condition: Condition::MessagesParked }];
@@ -259,9 +275,9 @@ async fn ended_states_are_forgotten() {
     let (database, _) = database().await;
     let states = [state(1, 0), state(2, 0)];
     let change = OperationalChange { states: &states, ..OperationalChange::default() };
-    assert!(database.store.change_operational(ONE, &change).await.expect("an answer").is_some());
+    assert!(database.store.change_operational(ONE, OPERATOR, &change).await.expect("an answer").is_some());
     database.run("UPDATE operational_states SET holds = false WHERE subject = endpoint(1)").await;
     let later = Timestamp::now() + Duration::from_secs(1);
     assert_eq!(database.store.forget_operational_states(later).await.expect("a commit"), 1);
-    assert_eq!(database.store.operational_states().await.expect("states")[0].key, states[1].key);
+    assert_eq!(database.store.operational_states(OPERATOR).await.expect("states")[0].key, states[1].key);
 }

@@ -212,7 +212,9 @@ async fn attempts_recorded_late_are_counted_with_the_hour() {
     assert_eq!(sums(&database, "d5", "rollups").await, [0, 0, 777]);
 
     record(30, 2).await;
-    count_all(&database.store, begin + DAY).await;
+    for hour in 3..=24 {
+        count_all(&database.store, begin + hour * HOUR).await;
+    }
     assert_eq!(sums(&database, "taken", "rollups_hourly").await, [3; 3]);
     count_all(&database.store, begin + DAY + HOUR).await;
     assert_eq!(sums(&database, "taken", "rollups_hourly").await, [4; 3]);

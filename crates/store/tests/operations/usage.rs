@@ -198,6 +198,51 @@ async fn a_settled_day_has_the_counts_of_an_earlier_release() {
     assert_eq!(figures(&database, day).await, BTreeMap::from([(day, expected)]));
 }
 
+/// Sets the marks of the counting to a moment.
+async fn set_marks(database: &Database, begin: Timestamp) {
+    let marks = "UPDATE rollup_marks SET counted = $1, hourly = $1, final = $1, settled = $2";
+    database.rows(marks, &[&begin, &day_of(begin)]).await;
+}
+
+/// The record of an outcome that was believed lost has the real start, in another step than the `unknown` row.
+#[tokio::test]
+async fn an_attempt_that_moves_to_its_real_start_is_billed_once() {
+    let database = Database::fresh().await;
+    let begin = begin_of(day_of(Timestamp::now()).saturating_sub(1.day()));
+    set_marks(&database, begin).await;
+    let sent = database.persist_at(begin + Duration::from_secs(30), endpoint(1), starting(1)).await;
+    let unknown = AttemptRecord { outcome: Outcome::Unknown, ..failed(&sent, 1, 1) };
+    let lost = started(unknown, begin + Duration::from_secs(60));
+    database.store.record(&[&lost]).await.expect("a commit");
+    count_at(&database, begin + Duration::from_secs(600)).await;
+    let known = started(delivered(&sent, 1, 1), begin + Duration::from_secs(400));
+    database.store.record(&[&known]).await.expect("a commit");
+    for hour in 1..=3 {
+        count_at(&database, begin + hour * HOUR).await;
+    }
+    let expected = by_hand(&database).await;
+    assert_eq!(expected[&day_of(begin)].taken, 1);
+    assert_eq!(figures(&database, day_of(begin)).await, expected);
+}
+
+#[tokio::test]
+async fn a_day_is_dropped_after_the_last_count_of_its_attempts() {
+    let database = Database::fresh().await;
+    let now = Timestamp::now();
+    let old = begin_of(day_of(now).saturating_sub(1.day())) + HOUR;
+    let sent = database.persist_at(old, endpoint(1), starting(1)).await;
+    database.store.record(&[&started(delivered(&sent, 1, 1), now - HOUR)]).await.expect("a commit");
+    let line = begin_of(day_of(now));
+    database.store.raise_line(line).await.expect("a line");
+    set_marks(&database, now - 2 * HOUR).await;
+    let table = format!("deliveries_p{}", day_of(old).strftime("%Y%m%d"));
+    let dropped = database.store.drop_below_line(line).await.expect("a look");
+    assert!(!dropped.contains(&table), "{dropped:?}");
+    set_marks(&database, now).await;
+    let dropped = database.store.drop_below_line(line).await.expect("a drop");
+    assert!(dropped.contains(&table), "{dropped:?}");
+}
+
 /// Rows of applications 10 and 11, of the day before yesterday and of today.
 const ROWS: &str = "
 INSERT INTO applications (id, name) VALUES ('00000000-0000-0000-0000-00000000000b', 'other');

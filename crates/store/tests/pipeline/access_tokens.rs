@@ -106,6 +106,17 @@ async fn a_failing_token_server_is_asked_at_growing_intervals_and_its_state_is_s
     assert_eq!((state.error.as_deref(), state.usable_until), (Some("answers 503"), None));
     assert!(state.failing_since < state.failed_at);
 
+    // A fetch without a connection, for a reason of ours, is no failure of the token server.
+    assert_eq!(database.look(version, 14).await.1, TokenTurn::Fetch(4));
+    let ours = TokenFault::EgressUnavailable("no route".to_owned());
+    let lease = (version, lease_id(14));
+    assert!(database.store.fail_token(endpoint(1), lease, &ours, 5).await.expect("a commit"));
+    let after = database.store.token_state(endpoint(1), version).await.expect("an answer").expect("a state");
+    assert_eq!(after, state);
+    assert!(matches!(database.look(version, 15).await.1, TokenTurn::Until(_)));
+    database.run("UPDATE endpoint_tokens SET next_fetch_at = now()").await;
+    assert_eq!(database.look(version, 15).await.1, TokenTurn::Fetch(4));
+
     // Other settings begin anew, at once; a process with the old settings gets nothing.
     let newer = set(&database, &oauth2("other")).await;
     assert!(newer > version);
@@ -138,6 +149,21 @@ async fn a_refused_token_is_discarded_once_and_renewed_after_five_seconds() {
 }
 
 #[tokio::test]
+async fn a_token_that_cannot_be_decrypted_is_fetched_anew() {
+    let database = Database::new().await;
+    let version = set(&database, &oauth2("s3cret")).await;
+    database.look(version, 1).await;
+    database.grant(version, 1, &granted("token-1", 3600)).await;
+    database.run("UPDATE endpoint_tokens SET ciphertext = 'x', fetched_at = now() - interval '1 min'").await;
+    database.run("UPDATE endpoint_tokens SET next_fetch_at = now()").await;
+    assert_eq!(database.look(version, 2).await, (None, TokenTurn::Fetch(0)));
+    assert!(database.grant(version, 2, &granted("token-2", 3600)).await);
+    assert_eq!(database.look(version, 3).await.0.as_deref(), Some("token-2"));
+    assert!(database.store.delete_endpoint(APPLICATION, endpoint(1)).await.expect("a commit"));
+    assert_eq!(database.count("endpoint_tokens").await, 0);
+}
+
+#[tokio::test]
 async fn credentials_are_encrypted_kept_and_removed() {
     let database = Database::new().await;
     let version = set(&database, &oauth2("s3cret")).await;
@@ -163,7 +189,12 @@ async fn credentials_are_encrypted_kept_and_removed() {
     let none = EndpointSettings { authentication: Some(None), ..EndpointSettings::default() };
     set(&database, &none).await;
     assert!(database.store.authentication(APPLICATION, endpoint(1)).await.expect("an answer").is_none());
+    assert_eq!(database.count("endpoint_tokens").await, 0, "a change deletes the token");
     assert_eq!(database.count("endpoints WHERE authentication_ciphertext IS NOT NULL").await, 0);
-    assert!(database.store.delete_endpoint(APPLICATION, endpoint(1)).await.expect("a commit"));
-    assert_eq!(database.count("endpoint_tokens").await, 0);
+
+    // The previous release deletes without these columns.
+    set(&database, &oauth2("s3cret")).await;
+    database.run("UPDATE endpoints SET deleted_at = now() WHERE authentication IS NOT NULL").await;
+    let left = "endpoints WHERE authentication IS NOT NULL OR authentication_ciphertext IS NOT NULL";
+    assert_eq!(database.count(left).await, 0);
 }

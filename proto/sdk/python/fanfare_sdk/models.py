@@ -94,8 +94,9 @@ class Attempt(BaseModel):
     request_headers: list[list[str]] | None = None
     """
     Names and values of the request's headers, rebuilt from the settings and secrets now in force. The values of the
-    webhook's own headers are hidden; `traceparent`, `tracestate` and `fanfare-replay` are left out. `null` if the
-    secrets were changed since, if the body is long or redacted, or if the webhook is deleted or unreadable.
+    webhook's own headers are hidden; `traceparent`, `tracestate`, `fanfare-replay` and signatures `v1a` are left out.
+    `null` if the secrets were changed since, if the body is long or redacted, or if the webhook is deleted or
+    unreadable.
     """
     response_body: str | None = None
     """
@@ -172,6 +173,23 @@ class CheckedUrl(BaseModel):
     """
     The reason of a refusal.
     """
+
+
+class ClientCertificate(BaseModel):
+    """
+    Client certificate of a webhook, without the private key.
+    """
+
+    issuer: str
+    not_after: AwareDatetime
+    """
+    The end of the certificate. From then on, no delivery is sent.
+    """
+    sha256: str
+    """
+    SHA-256 of the certificate in DER, in hex.
+    """
+    subject: Annotated[str, Field(examples=["CN=fanfare,O=Example"])]
 
 
 class CloudEvent(BaseModel):
@@ -1075,6 +1093,76 @@ class NewApplication(BaseModel):
     strict: bool | None = None
 
 
+class NewAuthentication(BaseModel):
+    """
+    Authentication in the header `authorization` of all deliveries. The secrets are stored encrypted, and never shown. A
+    change without the secret of the same `type` keeps the stored secret.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    audience: str | None = None
+    """
+    Of `oauth2`: the audience to ask for.
+    """
+    client_authentication: str | None = None
+    """
+    Of `oauth2`: `basic`, or `body` for client id and secret in the form. Default: `basic`.
+    """
+    client_id: str | None = None
+    """
+    Of `oauth2`.
+    """
+    client_secret: str | None = None
+    """
+    Of `oauth2`. Required with another origin of `token_url`.
+    """
+    password: str | None = None
+    """
+    Of `basic`.
+    """
+    scope: str | None = None
+    """
+    Of `oauth2`: the scope to ask for.
+    """
+    token: str | None = None
+    """
+    Of `bearer`.
+    """
+    token_url: str | None = None
+    """
+    Of `oauth2`: the URL of the token server.
+    """
+    type: Annotated[str, Field(examples=["oauth2"])]
+    """
+    `basic`: user name and password; `bearer`: a fixed token; `oauth2`: tokens of a token server, by client
+    credentials.
+    """
+    username: str | None = None
+    """
+    Of `basic`.
+    """
+
+
+class NewClientCertificate(BaseModel):
+    """
+    A client certificate for mutual TLS. The private key is stored encrypted, and never shown.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+    )
+    certificate_chain: str
+    """
+    PEM, the client's certificate first, then the certificates between it and the root.
+    """
+    private_key: str
+    """
+    PEM, not encrypted: RSA, ECDSA P-256 or P-384, or Ed25519.
+    """
+
+
 class NewEvent(BaseModel):
     """
     An event to publish.
@@ -1283,7 +1371,7 @@ class NewTest(BaseModel):
     url: str | None = None
     """
     Another URL for this test, to try a change before saving. At another origin (scheme, host or port) the webhook's
-    own headers are not sent. Default: the webhook's URL.
+    own headers, authentication and client certificate are not sent. Default: the webhook's URL.
     """
 
 
@@ -1300,6 +1388,8 @@ class NewWebhook(BaseModel):
     `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. Default:
     `false`.
     """
+    authentication: NewAuthentication | None = None
+    client_certificate: NewClientCertificate | None = None
     digest: bool | None = None
     """
     `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
@@ -2140,7 +2230,7 @@ class SigningKeyRotation(BaseModel):
     )
     overlap_seconds: Annotated[int | None, Field(ge=0)] = None
     """
-    The time until the previous key ends, in seconds: 900 to 2592000, or 0 for a leaked key. Default: 86400 (a day).
+    The time until the previous key ends, in seconds: 7200 to 2592000, or 0 for a leaked key. Default: 86400 (a day).
     """
 
 
@@ -2261,6 +2351,31 @@ class TestResult(BaseModel):
     request: Sent
     response: Received | None = None
     timings: Phases
+
+
+class TokenState(BaseModel):
+    """
+    State of a webhook's tokens.
+    """
+
+    error: Annotated[str | None, Field(examples=["the token server answers 503"])] = (
+        None
+    )
+    """
+    The reason of the last failure.
+    """
+    failed_at: AwareDatetime | None = None
+    """
+    The last failed fetch.
+    """
+    failing_since: AwareDatetime | None = None
+    """
+    The beginning of the failures; `null` if the last fetch brought a token.
+    """
+    token_until: AwareDatetime | None = None
+    """
+    The present token is sent until then; `null` without a token.
+    """
 
 
 class TroubledWebhook(BaseModel):
@@ -2410,104 +2525,6 @@ class WaitingKey(BaseModel):
     """
 
 
-class Webhook(BaseModel):
-    """
-    A webhook.
-    """
-
-    asymmetric: bool
-    """
-    True if `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
-    """
-    created_at: AwareDatetime
-    digest: bool
-    """
-    True if a daily event tells the number of deliveries and their hash.
-    """
-    digest_from: date | None = None
-    """
-    The first UTC day of the digests: the first whole day with the setting.
-    """
-    email: str | None = None
-    """
-    The webhook's own address for failure notices; `null` for the application's address.
-    """
-    events: list[str]
-    expires_at: AwareDatetime | None = None
-    """
-    The deletion of a temporary webhook. Each read of the feed defers the deletion.
-    """
-    feed: Annotated[str, Field(examples=["none"])]
-    """
-    `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
-    """
-    fifo: Annotated[str | None, Field(examples=["block"])] = None
-    """
-    `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
-    time.
-    """
-    filter: str | None = None
-    """
-    The condition on the events.
-    """
-    headers: list[str]
-    """
-    The names of the webhook's own headers. The values are never shown.
-    """
-    held: HeldDeliveries | None = None
-    id: Annotated[str, Field(examples=["wh_01h455vb4pex5vsknk084sn02q"])]
-    last_digest: LastDigest | None = None
-    name: str | None = None
-    parked_keys: Annotated[int | None, Field(ge=0)] = None
-    """
-    The number of parked ordering keys, counted up to 100; absent without any, and in lists.
-    """
-    previous_secret_expires_at: str | None = None
-    """
-    The end of a rotation's overlap: until then, the previous secret signs, too.
-    """
-    rate_per_second: Annotated[int | None, Field(ge=0)] = None
-    """
-    The webhook's own maximum of attempts per second; `null` for the dialect's limit, if any.
-    """
-    schedule: list[str] | None = None
-    """
-    The webhook's own wait after each failed attempt; `null` for the dialect's schedule.
-    """
-    secret: str | None = None
-    """
-    The signing secret, shown only when the webhook is created.
-    """
-    status: Annotated[str, Field(examples=["enabled"])]
-    """
-    `enabled`; `paused`: deliveries are held until the webhook is enabled; `disabled`: deliveries are recorded as
-    skipped.
-    """
-    status_reason: str | None = None
-    """
-    The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook;
-    `disabled_by_receiver` if the response had `webhook-action: disable`.
-    """
-    template: Any
-    """
-    The form of the bodies; `null` for the dialect's form.
-    """
-    timeout_ms: Annotated[int | None, Field(ge=0)] = None
-    """
-    The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline.
-    """
-    trace_context: bool
-    """
-    True if deliveries carry `traceparent` and `tracestate`.
-    """
-    updated_at: AwareDatetime
-    url: str
-    warnings: list[str] | None = None
-    """
-    The entries of `events` that match no described event type. Only after a creation or change of `events`.
-    """
-
-
 class WebhookBacklog(BaseModel):
     """
     The backlog of a webhook: deliveries are queued because the webhook cannot take more now.
@@ -2561,6 +2578,8 @@ class WebhookChange(BaseModel):
     """
     `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
     """
+    authentication: NewAuthentication | None = None
+    client_certificate: NewClientCertificate | None = None
     digest: bool | None = None
     """
     `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
@@ -2801,9 +2820,9 @@ class Application(Limits):
     The e-mail address for failure notices, if the dialect sends notices.
     """
     id: Annotated[str, Field(examples=["app_01h455vb4pex5vsknk084sn02q"])]
-    labels: dict[str, str]
+    labels: dict[str, str] | None = None
     """
-    Labels by which operators find and sum up applications.
+    Labels by which operators find and sum up applications. Only for an admin key.
     """
     name: str
     plan: Annotated[str | None, Field(examples=["free"])] = None
@@ -2835,6 +2854,24 @@ class ApplicationUsage(Figures):
     labels: dict[str, str]
     name: str
     plan: str | None = None
+
+
+class Authentication(BaseModel):
+    """
+    Authentication of a webhook, without secrets.
+    """
+
+    audience: str | None = None
+    client_authentication: str | None = None
+    client_id: str | None = None
+    scope: str | None = None
+    state: TokenState | None = None
+    token_url: str | None = None
+    type: Annotated[str, Field(examples=["oauth2"])]
+    """
+    `basic`, `bearer` or `oauth2`.
+    """
+    username: str | None = None
 
 
 class ComputedValue(BaseModel):
@@ -3112,6 +3149,106 @@ class Verification(BaseModel):
     verifies: bool
     """
     True if a header has a right signature of these bytes.
+    """
+
+
+class Webhook(BaseModel):
+    """
+    A webhook.
+    """
+
+    asymmetric: bool
+    """
+    True if `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
+    """
+    authentication: Authentication | None = None
+    client_certificate: ClientCertificate | None = None
+    created_at: AwareDatetime
+    digest: bool
+    """
+    True if a daily event tells the number of deliveries and their hash.
+    """
+    digest_from: date | None = None
+    """
+    The first UTC day of the digests: the first whole day with the setting.
+    """
+    email: str | None = None
+    """
+    The webhook's own address for failure notices; `null` for the application's address.
+    """
+    events: list[str]
+    expires_at: AwareDatetime | None = None
+    """
+    The deletion of a temporary webhook. Each read of the feed defers the deletion.
+    """
+    feed: Annotated[str, Field(examples=["none"])]
+    """
+    `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
+    """
+    fifo: Annotated[str | None, Field(examples=["block"])] = None
+    """
+    `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
+    time.
+    """
+    filter: str | None = None
+    """
+    The condition on the events.
+    """
+    headers: list[str]
+    """
+    The names of the webhook's own headers. The values are never shown.
+    """
+    held: HeldDeliveries | None = None
+    id: Annotated[str, Field(examples=["wh_01h455vb4pex5vsknk084sn02q"])]
+    last_digest: LastDigest | None = None
+    name: str | None = None
+    parked_keys: Annotated[int | None, Field(ge=0)] = None
+    """
+    The number of parked ordering keys, counted up to 100; absent without any, and in lists.
+    """
+    previous_secret_expires_at: str | None = None
+    """
+    The end of a rotation's overlap: until then, the previous secret signs, too.
+    """
+    rate_per_second: Annotated[int | None, Field(ge=0)] = None
+    """
+    The webhook's own maximum of attempts per second; `null` for the dialect's limit, if any.
+    """
+    schedule: list[str] | None = None
+    """
+    The webhook's own wait after each failed attempt; `null` for the dialect's schedule.
+    """
+    secret: str | None = None
+    """
+    The signing secret, shown only when the webhook is created.
+    """
+    status: Annotated[str, Field(examples=["enabled"])]
+    """
+    `enabled`; `paused`: deliveries are held until the webhook is enabled; `disabled`: deliveries are recorded as
+    skipped.
+    """
+    status_reason: str | None = None
+    """
+    The reason for a status set by Fanfare: `endpoint_gone` if a response, such as 410, disabled the webhook;
+    `disabled_by_receiver` if the response had `webhook-action: disable`.
+    """
+    template: Any
+    """
+    The form of the bodies; `null` for the dialect's form.
+    """
+    timeout_ms: Annotated[int | None, Field(ge=0)] = None
+    """
+    The webhook's own deadline of an attempt, in milliseconds; `null` for the dialect's deadline.
+    """
+    trace_context: bool
+    """
+    True if deliveries carry `traceparent` and `tracestate`.
+    """
+    updated_at: AwareDatetime
+    url: str
+    warnings: list[str] | None = None
+    """
+    The entries of `events` that match no described event type. Only after a creation or change of `events`.
     """
 
 

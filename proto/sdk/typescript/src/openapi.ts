@@ -57,6 +57,61 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/applications/{id}/signing-keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists the signing keys of an application. */
+        get: operations["list_signing_keys"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/applications/{id}/signing-keys/end-rotation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ends the overlap of a rotation at once. From then on only the current key signs, and is in the key set. */
+        post: operations["end_signing_key_rotation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/applications/{id}/signing-keys/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Makes a new signing key. The new key is in the key set and signs at once. The previous key is listed and signs, too,
+         *     until the end of the overlap, so that a receiver with an older key set finds a right signature. With an overlap of 0
+         *     all earlier keys end at once: receivers refuse deliveries until they fetch the key set again.
+         */
+        post: operations["rotate_signing_key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/applications/{id}/usage": {
         parameters: {
             query?: never;
@@ -1064,7 +1119,7 @@ export interface paths {
         head?: never;
         /**
          * Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers` in
-         *     the same request, if the webhook has own headers.
+         *     the same request, if the webhook has own headers, and `authentication` with its secret, if the webhook has it.
          */
         patch: operations["change_webhook"];
         trace?: never;
@@ -1417,8 +1472,8 @@ export interface components {
                 email?: string | null;
                 /** @example app_01h455vb4pex5vsknk084sn02q */
                 id: string;
-                /** @description Labels by which operators find and sum up applications. */
-                labels: {
+                /** @description Labels by which operators find and sum up applications. Only for an admin key. */
+                labels?: {
                     [key: string]: string;
                 };
                 name: string;
@@ -2023,6 +2078,21 @@ export interface components {
             success: boolean;
         };
         /** @description A successful answer. */
+        Answer_SigningKeys: {
+            /** @description The Ed25519 keys of an application. The keys sign the deliveries to webhooks with `asymmetric`. */
+            data: {
+                /**
+                 * @description The path of the key set (JWKS) at this API, which needs no API key. The path never changes.
+                 * @example /api/v1/applications/app_01h455vb4pex5vsknk084sn02q/jwks.json
+                 */
+                jwks_path: string;
+                /** @description The keys in force, newest first; empty until a webhook asks for asymmetric signatures, or the first rotation. */
+                keys: components["schemas"]["SigningKey"][];
+            };
+            /** @example true */
+            success: boolean;
+        };
+        /** @description A successful answer. */
         Answer_Stats: {
             /** @description Counts of attempts and events over time. */
             data: {
@@ -2260,13 +2330,17 @@ export interface components {
                 mistakes: components["schemas"]["SignatureMistake"][];
                 /** @description True if these libraries refuse the time. */
                 out_of_tolerance: boolean;
+                public_key?: components["schemas"]["GivenPublicKey"] | null;
                 /** @description The next action, in a sentence. */
                 remedy: string;
                 /**
-                 * @description The secret of the right signature: `current`; or `previous`, during a rotation.
+                 * @description The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a right
+                 *     signature.
                  * @example current
                  */
                 secret?: string | null;
+                /** @description The signing keys of the application with a right asymmetric signature (`v1a`) of these bytes, as `kid`. */
+                signing_keys: string[];
                 /**
                  * Format: date-time
                  * @description The time in `webhook-timestamp`.
@@ -2287,6 +2361,10 @@ export interface components {
         Answer_Webhook: {
             /** @description A webhook. */
             data: {
+                /** @description True if `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. */
+                asymmetric: boolean;
+                authentication?: components["schemas"]["Authentication"] | null;
+                client_certificate?: components["schemas"]["ClientCertificate"] | null;
                 /** Format: date-time */
                 created_at: string;
                 /** @description True if a daily event tells the number of deliveries and their hash. */
@@ -2440,8 +2518,8 @@ export interface components {
             email?: string | null;
             /** @example app_01h455vb4pex5vsknk084sn02q */
             id: string;
-            /** @description Labels by which operators find and sum up applications. */
-            labels: {
+            /** @description Labels by which operators find and sum up applications. Only for an admin key. */
+            labels?: {
                 [key: string]: string;
             };
             name: string;
@@ -2534,8 +2612,9 @@ export interface components {
             outcome: string;
             /**
              * @description Names and values of the request's headers, rebuilt from the settings and secrets now in force. The values of the
-             *     webhook's own headers are hidden; `traceparent`, `tracestate` and `fanfare-replay` are left out. `null` if the
-             *     secrets were changed since, if the body is long or redacted, or if the webhook is deleted or unreadable.
+             *     webhook's own headers are hidden; `traceparent`, `tracestate`, `fanfare-replay` and signatures `v1a` are left out.
+             *     `null` if the secrets were changed since, if the body is long or redacted, or if the webhook is deleted or
+             *     unreadable.
              */
             request_headers?: [
                 string,
@@ -2582,6 +2661,21 @@ export interface components {
             /** @description The name of the visitor, for a change over the web pages. */
             visitor?: string | null;
         };
+        /** @description Authentication of a webhook, without secrets. */
+        Authentication: {
+            audience?: string | null;
+            client_authentication?: string | null;
+            client_id?: string | null;
+            scope?: string | null;
+            state?: components["schemas"]["TokenState"] | null;
+            token_url?: string | null;
+            /**
+             * @description `basic`, `bearer` or `oauth2`.
+             * @example oauth2
+             */
+            type: string;
+            username?: string | null;
+        };
         /** @description Result of a cancellation. */
         CancelledEvent: {
             /** @description True after an earlier request. */
@@ -2596,6 +2690,19 @@ export interface components {
             callable: boolean;
             /** @description The reason of a refusal. */
             problem?: string | null;
+        };
+        /** @description Client certificate of a webhook, without the private key. */
+        ClientCertificate: {
+            issuer: string;
+            /**
+             * Format: date-time
+             * @description The end of the certificate. From then on, no delivery is sent.
+             */
+            not_after: string;
+            /** @description SHA-256 of the certificate in DER, in hex. */
+            sha256: string;
+            /** @example CN=fanfare,O=Example */
+            subject: string;
         };
         /** @description A CloudEvent 1.0 in the JSON format. Extensions are further fields. */
         CloudEvent: {
@@ -2851,7 +2958,7 @@ export interface components {
          * @description The code of an error, for programs. Codes are stable.
          * @enum {string}
          */
-        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "no_digest" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "event_due" | "too_many_webhooks" | "plan_in_use" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_far_ahead" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "quota_exceeded" | "storage_quota_exceeded" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "overloaded";
+        ErrorCode: "malformed_json" | "not_an_object" | "too_deep" | "incomplete_body" | "invalid_query" | "invalid_path" | "missing_application" | "missing_key" | "invalid_key" | "forbidden" | "not_found" | "method_not_allowed" | "rotation_under_way" | "endpoint_disabled" | "no_feed" | "no_digest" | "feed_only" | "not_resendable" | "replay_ended" | "ambiguous_url" | "event_erased" | "event_under_way" | "event_due" | "settings_changed" | "too_many_webhooks" | "plan_in_use" | "pages_off" | "body_too_slow" | "body_too_large" | "unsupported_content_type" | "missing_field" | "unknown_field" | "duplicate_field" | "wrong_type" | "field_too_long" | "invalid_field" | "invalid_url" | "invalid_batch" | "infinite_number" | "unknown_event_type" | "data_mismatch" | "too_far_ahead" | "too_many_requests" | "too_many_tests" | "too_many_replays" | "too_many_events" | "quota_exceeded" | "storage_quota_exceeded" | "internal_error" | "application_unavailable" | "broker_unavailable" | "broker_refused" | "outcome_unknown" | "database_unavailable" | "egress_unavailable" | "token_unavailable" | "overloaded";
         /** @description An accepted event. */
         Event: {
             /** Format: date-time */
@@ -3125,6 +3232,13 @@ export interface components {
             /** @description The look-ups of the search, in words. */
             tried: string[];
         };
+        /** @description The explanation of a receiver's public key. */
+        GivenPublicKey: {
+            /** @description The `kid` of the key, if the key is in force; `null` for an unknown or ended key. */
+            kid?: string | null;
+            /** @description True if the request has a right signature by the key. */
+            verifies: boolean;
+        };
         /** @description The messages put back or discarded by a request. */
         Handled: {
             handled: string[];
@@ -3382,6 +3496,43 @@ export interface components {
             name: string;
             strict?: boolean | null;
         };
+        /**
+         * @description Authentication in the header `authorization` of all deliveries. The secrets are stored encrypted, and never shown. A
+         *     change without the secret of the same `type` keeps the stored secret.
+         */
+        NewAuthentication: {
+            /** @description Of `oauth2`: the audience to ask for. */
+            audience?: string | null;
+            /** @description Of `oauth2`: `basic`, or `body` for client id and secret in the form. Default: `basic`. */
+            client_authentication?: string | null;
+            /** @description Of `oauth2`. */
+            client_id?: string | null;
+            /** @description Of `oauth2`. Required with another origin of `token_url`. */
+            client_secret?: string | null;
+            /** @description Of `basic`. */
+            password?: string | null;
+            /** @description Of `oauth2`: the scope to ask for. */
+            scope?: string | null;
+            /** @description Of `bearer`. */
+            token?: string | null;
+            /** @description Of `oauth2`: the URL of the token server. */
+            token_url?: string | null;
+            /**
+             * @description `basic`: user name and password; `bearer`: a fixed token; `oauth2`: tokens of a token server, by client
+             *     credentials.
+             * @example oauth2
+             */
+            type: string;
+            /** @description Of `basic`. */
+            username?: string | null;
+        };
+        /** @description A client certificate for mutual TLS. The private key is stored encrypted, and never shown. */
+        NewClientCertificate: {
+            /** @description PEM, the client's certificate first, then the certificates between it and the root. */
+            certificate_chain: string;
+            /** @description PEM, not encrypted: RSA, ECDSA P-256 or P-384, or Ed25519. */
+            private_key: string;
+        };
         /** @description An event to publish. */
         NewEvent: {
             /** @description The payload: any JSON value. */
@@ -3561,12 +3712,19 @@ export interface components {
             type?: string | null;
             /**
              * @description Another URL for this test, to try a change before saving. At another origin (scheme, host or port) the webhook's
-             *     own headers are not sent. Default: the webhook's URL.
+             *     own headers, authentication and client certificate are not sent. Default: the webhook's URL.
              */
             url?: string | null;
         };
         /** @description A webhook to create. */
         NewWebhook: {
+            /**
+             * @description `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. Default:
+             *     `false`.
+             */
+            asymmetric?: boolean | null;
+            authentication?: components["schemas"]["NewAuthentication"] | null;
+            client_certificate?: components["schemas"]["NewClientCertificate"] | null;
             /**
              * @description `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
              *     Default: `false`.
@@ -3711,8 +3869,8 @@ export interface components {
                 email?: string | null;
                 /** @example app_01h455vb4pex5vsknk084sn02q */
                 id: string;
-                /** @description Labels by which operators find and sum up applications. */
-                labels: {
+                /** @description Labels by which operators find and sum up applications. Only for an admin key. */
+                labels?: {
                     [key: string]: string;
                 };
                 name: string;
@@ -4163,6 +4321,10 @@ export interface components {
         Page_Webhook: {
             /** @description The items. */
             data: {
+                /** @description True if `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. */
+                asymmetric: boolean;
+                authentication?: components["schemas"]["Authentication"] | null;
+                client_certificate?: components["schemas"]["ClientCertificate"] | null;
                 /** Format: date-time */
                 created_at: string;
                 /** @description True if a daily event tells the number of deliveries and their hash. */
@@ -4920,6 +5082,44 @@ export interface components {
             signed_at: string;
             url: string;
         };
+        /** @description The public part of an Ed25519 key. */
+        SigningKey: {
+            /** Format: date-time */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description The end of the rotation's overlap, for the previous key; `null` for the current key.
+             */
+            expires_at?: string | null;
+            /**
+             * @description The key's id in the key set: the thumbprint of RFC 7638.
+             * @example kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k
+             */
+            kid: string;
+            /**
+             * @description The public key in the form of Standard Webhooks.
+             * @example whpk_11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
+             */
+            public_key: string;
+        };
+        /** @description Rotation of an application's signing key. */
+        SigningKeyRotation: {
+            /**
+             * Format: int64
+             * @description The time until the previous key ends, in seconds: 7200 to 2592000, or 0 for a leaked key. Default: 86400 (a day).
+             */
+            overlap_seconds?: number | null;
+        };
+        /** @description The Ed25519 keys of an application. The keys sign the deliveries to webhooks with `asymmetric`. */
+        SigningKeys: {
+            /**
+             * @description The path of the key set (JWKS) at this API, which needs no API key. The path never changes.
+             * @example /api/v1/applications/app_01h455vb4pex5vsknk084sn02q/jwks.json
+             */
+            jwks_path: string;
+            /** @description The keys in force, newest first; empty until a webhook asks for asymmetric signatures, or the first rotation. */
+            keys: components["schemas"]["SigningKey"][];
+        };
         /** @description Counts of attempts and events over time. */
         Stats: {
             /** @description Each step, the oldest first. */
@@ -5013,6 +5213,29 @@ export interface components {
             response?: components["schemas"]["Received"] | null;
             timings: components["schemas"]["Phases"];
         };
+        /** @description State of a webhook's tokens. */
+        TokenState: {
+            /**
+             * @description The reason of the last failure.
+             * @example the token server answers 503
+             */
+            error?: string | null;
+            /**
+             * Format: date-time
+             * @description The last failed fetch.
+             */
+            failed_at?: string | null;
+            /**
+             * Format: date-time
+             * @description The beginning of the failures; `null` if the last fetch brought a token.
+             */
+            failing_since?: string | null;
+            /**
+             * Format: date-time
+             * @description The present token is sent until then; `null` without a token.
+             */
+            token_until?: string | null;
+        };
         /** @description A webhook in trouble. */
         TroubledWebhook: {
             application: string;
@@ -5099,13 +5322,17 @@ export interface components {
             mistakes: components["schemas"]["SignatureMistake"][];
             /** @description True if these libraries refuse the time. */
             out_of_tolerance: boolean;
+            public_key?: components["schemas"]["GivenPublicKey"] | null;
             /** @description The next action, in a sentence. */
             remedy: string;
             /**
-             * @description The secret of the right signature: `current`; or `previous`, during a rotation.
+             * @description The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a right
+             *     signature.
              * @example current
              */
             secret?: string | null;
+            /** @description The signing keys of the application with a right asymmetric signature (`v1a`) of these bytes, as `kid`. */
+            signing_keys: string[];
             /**
              * Format: date-time
              * @description The time in `webhook-timestamp`.
@@ -5131,6 +5358,11 @@ export interface components {
             headers: {
                 [key: string]: string;
             };
+            /**
+             * @description The public key that the receiver's code verifies `v1a` with: `whpk_…`, or its 32 bytes in Base64 or hexadecimal
+             *     digits.
+             */
+            public_key?: string | null;
             /**
              * Format: date-time
              * @description The time of the receiver's check, by the receiver's clock. Default: now.
@@ -5165,6 +5397,10 @@ export interface components {
         };
         /** @description A webhook. */
         Webhook: {
+            /** @description True if `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. */
+            asymmetric: boolean;
+            authentication?: components["schemas"]["Authentication"] | null;
+            client_certificate?: components["schemas"]["ClientCertificate"] | null;
             /** Format: date-time */
             created_at: string;
             /** @description True if a daily event tells the number of deliveries and their hash. */
@@ -5288,6 +5524,10 @@ export interface components {
         };
         /** @description Changes to a webhook. Omitted fields keep their value. */
         WebhookChange: {
+            /** @description `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. */
+            asymmetric?: boolean | null;
+            authentication?: components["schemas"]["NewAuthentication"] | null;
+            client_certificate?: components["schemas"]["NewClientCertificate"] | null;
             /** @description `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on. */
             digest?: boolean | null;
             /** @description The e-mail address for failure notices; `null` for the application's address. */
@@ -5704,6 +5944,151 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Answer_ApplicationOverview"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    list_signing_keys: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_SigningKeys"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    end_signing_key_rotation: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_SigningKeys"];
+                };
+            };
+            /** @description The request is at fault. `error` says how to correct the request. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+            /** @description Fanfare cannot serve the request now. `Retry-After`, if present, says when to try again. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": {
+                        error: components["schemas"]["Error"];
+                        /** @example false */
+                        success: boolean;
+                    };
+                };
+            };
+        };
+    };
+    rotate_signing_key: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["SigningKeyRotation"] | null;
+            };
+        };
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Answer_SigningKeys"];
                 };
             };
             /** @description The request is at fault. `error` says how to correct the request. */

@@ -19,7 +19,8 @@ use crate::api::{
 const MANY: usize = 101;
 
 /// Lists without pages: the dialects, the plans, and the last attempts of a webhook.
-const WHOLE: [&str; 4] = ["list_dialects", "list_plans", "list_webhook_attempts", "list_webhook_templates"];
+const WHOLE: [&str; 5] =
+    ["list_dialects", "list_plans", "list_signing_keys", "list_webhook_attempts", "list_webhook_templates"];
 
 /// A list: path, default page size, total count if known, and the member that identifies an item.
 struct List {

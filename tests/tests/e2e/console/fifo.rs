@@ -23,8 +23,8 @@ async fn fifo_is_chosen_and_a_parked_key_resumed_by_the_form() {
     let confirmed = [&form[..], &[("confirmed", "yes"), ("updated_at", updated_at.as_str())]].concat();
     assert_eq!(named.post(&edit, &confirmed).await.status, 303);
     let shown = Html::parse(&named.get(&edit).await.text);
-    let chosen = shown.all("option").find(|option| option.get("selected").is_some()).expect("a choice");
-    assert_eq!(chosen.get("value"), Some("park"));
+    let mut chosen = shown.all("option").filter(|option| option.get("selected").is_some());
+    assert!(chosen.any(|option| option.get("value") == Some("park")));
 
     world.known().await;
     world.receiver.script("a", &[Behaviour::FAIL]);

@@ -37,7 +37,10 @@ async fn keys_are_made_by_the_form_shown_and_rotated() {
     assert_eq!(listed().await.len(), 2);
     let again = named.post(&keys, &[("overlap_seconds", "7200")]).await;
     assert!(again.status == 409 && again.text.contains("the previous key still signs"), "{}", again.text);
-    assert_eq!(named.post(&keys, &[("overlap_seconds", "0")]).await.status, 303);
+    let asked = named.post(&keys, &[("overlap_seconds", "0")]).await;
+    assert!(asked.status == 200 && asked.text.contains("End all earlier keys now?"), "{}", asked.text);
+    assert_eq!(listed().await.len(), 2, "nothing ends before the confirmation");
+    assert_eq!(named.post(&keys, &[("overlap_seconds", "0"), ("confirmed", "yes")]).await.status, 303);
     assert_eq!(listed().await.len(), 1);
     let told = named.get(&format!("{base}/changes")).await.text;
     assert!(told.contains("rotated the signing key of the application"), "{told}");

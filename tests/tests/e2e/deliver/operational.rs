@@ -99,6 +99,9 @@ END $$"
 /// Makes all waits of told states end.
 const LATER: &str = "UPDATE operational_states SET seen_at = seen_at - interval '10 minutes'";
 
+/// Lets the next turn look at held deliveries.
+const HELD_DUE: &str = "UPDATE operational_marks SET held_at = '-infinity'";
+
 #[tokio::test]
 async fn each_condition_is_told_once_with_its_end() {
     let variables = [("FANFARE_BREAKER_AFTER", "3"), ("FANFARE_MAX_HELD", "10")];
@@ -132,6 +135,10 @@ async fn each_condition_is_told_once_with_its_end() {
     assert_eq!(disabled["application"]["id"], world.application.as_str());
     let told = operations.wait_for(&world, "fanfare.endpoint.failing", about(&failing.id)).await;
     assert_eq!((&told["condition"], &told["changes"]), (&json!("failing"), &json!(1)));
+    let waiting =
+        "SELECT count(*) FROM open_deliveries o JOIN endpoints e ON e.id = o.endpoint_id WHERE url LIKE '%/paused'";
+    until("the held deliveries", async || (world.count(waiting).await == 8).then_some(())).await;
+    run(&world, HELD_DUE).await;
     let held = operations.wait_for(&world, "fanfare.endpoint.held_near_limit", about(&paused.id)).await;
     assert_eq!((&held["held"], &held["max_held"]), (&json!(8), &json!(10)));
     let given_up = operations.wait_for(&world, "fanfare.endpoint.giving_up", about(&broken.id)).await;
@@ -166,6 +173,7 @@ async fn all_end(world: &World, operations: &Operations, [off, failing, paused, 
         "SELECT count(*) FROM endpoint_backlogs b JOIN endpoints e ON e.id = b.endpoint_id WHERE url LIKE '%/broken'";
     until("the end of the backlog", async || (world.count(waiting).await == 0).then_some(())).await;
     operations.wait_for(world, "fanfare.endpoint.enabled", about(&off.id)).await;
+    run(world, HELD_DUE).await;
     looked(world).await;
     run(world, LATER).await;
     for (webhook, condition) in

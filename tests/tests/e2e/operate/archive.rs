@@ -66,8 +66,8 @@ async fn age(world: &World) -> Date {
              FROM (SELECT replace(id::text, '-', '') AS all_digits, substr(replace(id::text, '-', ''), 1, 12) AS digits) d
          $$;
          UPDATE events SET accepted_at = accepted_at - {age};
-         UPDATE deliveries SET id = aged(id);
-         UPDATE attempts SET delivery_id = aged(delivery_id)",
+         UPDATE deliveries SET id = aged(id), finished_at = finished_at - {age};
+         UPDATE attempts SET delivery_id = aged(delivery_id), started_at = started_at - {age}",
         AGE.as_millis()
     );
     world.database().await.batch_execute(&statements).await.expect("moved rows");

@@ -140,6 +140,7 @@ async fn a_developer_lists_and_rotates_signing_keys() {
     assert_eq!(keys(&["list"]).len(), 2);
     let rotated = keys(&["rotate", "--overlap-seconds", "7200"]);
     assert!(rotated.len() == 3 && rotated[0] == path && rotated[1].contains("whpk_"), "{rotated:?}");
+    assert_eq!(keys(&["end-rotation"]), [path.clone(), rotated[1].clone()]);
     assert_eq!(keys(&["rotate", "--overlap-seconds", "0"]).len(), 2);
 }
 

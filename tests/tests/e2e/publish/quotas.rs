@@ -38,6 +38,8 @@ async fn a_quota_of_events_is_kept_by_two_ingests() {
     let labels = json!({ "region": "eu", "customer/id": "4711" });
     let changed = admin.patch(&path, &json!({ "plan": "free", "labels": labels })).await;
     assert_eq!((&changed.data()["plan"], &changed.data()["labels"]), (&json!("free"), &labels));
+    let own = client.get(&path).await;
+    assert_eq!((&own.data()["plan"], own.data().get("labels")), (&json!("free"), None), "labels are for operators");
     for (query, found) in [("label=region:eu", 1), ("label=region:us", 0), ("plan=free", 1), ("plan=gold", 0)] {
         let listed = admin.get(&format!("applications?{query}")).await;
         assert_eq!(listed.data().as_array().map(Vec::len), Some(found), "{query}: {}", listed.body);

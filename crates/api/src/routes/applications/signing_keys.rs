@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         answer::Answer,
-        authentication::{AuthorizedApplication, KeyApplication},
+        authentication::KeyApplication,
         body::OptionalJsonBody,
         error::{ApiError, ErrorCode, Failures},
         parameters::{Path, id},
@@ -118,6 +118,21 @@ pub async fn rotate(
     api.rotate_signing_keys(application, overlap).await.map(Answer::of)
 }
 
+/// Ends the overlap of a rotation at once. From then on only the current key signs, and is in the key set.
+#[utoipa::path(post, path = "/applications/{id}/signing-keys/end-rotation", operation_id = "end_signing_key_rotation",
+    tag = "applications", params(("id" = String, Path)), responses((status = 200, body = Answer<SigningKeys>), Failures))]
+pub async fn end(
+    State(api): State<ApiState>,
+    Path(application): Path<String>,
+    KeyApplication(application_of_key): KeyApplication,
+) -> Result<Answer<SigningKeys>, ApiError> {
+    let application = reached(&application, application_of_key)?;
+    if !api.store.end_key_rotation(application).await? {
+        return Err(no_such_application());
+    }
+    Ok(Answer::of(SigningKeys::new(application, api.store.signing_keys(application).await?)))
+}
+
 /// Serves the public keys of an application as a key set (JWKS) at `/api/v1/applications/{id}/jwks.json`, from the
 /// snapshot. Needs no API key. The form is that of RFC 7517, without the envelope of the API's other answers.
 pub fn key_set_routes(directory: Directory) -> Router {
@@ -141,16 +156,17 @@ fn shown_key_set(directory: &Directory, application: &str, headers: &HeaderMap) 
         return Err(ApiError::unreadable_application());
     }
     let keys = directory.application(application).and_then(|application| application.signing_keys.clone());
-    let Some(KeySet { document, tag }) = keys.and_then(|keys| keys.key_set(directory.now())) else {
+    let Some(KeySet { document, tag }) = keys.as_ref().and_then(|keys| keys.key_set(directory.now())) else {
         return Err(ApiError::not_found("id", "no application with signing keys has this id"));
     };
-    let is_known = |given: &HeaderValue| given.to_str().is_ok_and(|given| names_tag(given, &tag));
+    let is_known = |given: &HeaderValue| given.to_str().is_ok_and(|given| names_tag(given, tag));
     let is_unchanged = headers.get_all(header::IF_NONE_MATCH).iter().any(is_known);
-    let of_cache = [(header::CACHE_CONTROL, format!("public, max-age={}", CACHED.as_secs())), (header::ETAG, tag)];
+    let of_cache =
+        [(header::CACHE_CONTROL, format!("public, max-age={}", CACHED.as_secs())), (header::ETAG, tag.clone())];
     if is_unchanged {
         return Ok((StatusCode::NOT_MODIFIED, of_cache).into_response());
     }
-    Ok((of_cache, [(header::CONTENT_TYPE, "application/jwk-set+json")], document).into_response())
+    Ok((of_cache, [(header::CONTENT_TYPE, "application/jwk-set+json")], document.clone()).into_response())
 }
 
 /// True if `If-None-Match` names the tag, by the weak comparison of RFC 9110.
@@ -159,18 +175,6 @@ fn names_tag(given: &str, tag: &str) -> bool {
 }
 
 impl ApiState {
-    /// Gives the application its first signing key, if the settings ask for asymmetric signatures.
-    pub(crate) async fn ready_signing_key(
-        &self,
-        authorized: &AuthorizedApplication,
-        is_asymmetric: Option<bool>,
-    ) -> Result<(), ApiError> {
-        if is_asymmetric == Some(true) {
-            self.store.ensure_signing_key(authorized.application, &rand::random()).await?;
-        }
-        Ok(())
-    }
-
     async fn rotate_signing_keys(
         &self,
         application: ApplicationId,
@@ -180,8 +184,8 @@ impl ApiState {
             KeyRotation::Done(rows) => Ok(SigningKeys::new(application, rows)),
             KeyRotation::NoSuchApplication => Err(no_such_application()),
             KeyRotation::UnderWay => {
-                let message = "the previous key still signs: wait until its `expires_at`, or end all earlier keys at \
-                               once with `overlap_seconds` 0";
+                let message = "the previous key still signs: end the previous key with POST …/end-rotation first, or \
+                               all earlier keys with `overlap_seconds` 0";
                 Err(ApiError::new(ErrorCode::RotationUnderWay, message))
             }
         }

@@ -202,7 +202,6 @@ impl Publishing {
         read: Result<(Event, Bytes), ApiError>,
     ) -> Result<EventId, ApiError> {
         let (event, body) = read.inspect_err(|_| count("invalid"))?;
-        self.take_quotas(application, body.len())?;
         self.send(application, event, &body).await.map(|event| event.id)
     }
 }

@@ -5,17 +5,21 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use jiff::civil::Date;
+
 use crate::{http::answer::Page, routes::usage::Row};
 
 /// Columns of a row.
 const COLUMNS: &str =
-    "application,name,plan,labels,final,events,deliveries,attempts,delivered,failed,unknown,stored_bytes\r\n";
+    "from,to,application,name,plan,labels,final,events,deliveries,attempts,delivered,failed,unknown,stored_bytes\r\n";
 
-/// A page as CSV. The header `next` has the cursor of the next page.
-pub(super) fn answer(page: &Page<Row>) -> Response {
-    let rows: String = page.data.iter().map(row).collect();
+/// A page of the days `from` to `to` as CSV. The header `next` has the cursor of the next page. Only the first page has
+/// the names of the columns: pages may be joined.
+pub(super) fn answer(page: &Page<Row>, (from, to): (Date, Date), is_first: bool) -> Response {
+    let columns = if is_first { COLUMNS } else { "" };
+    let rows: String = page.data.iter().map(|of| format!("{from},{to},{}", row(of))).collect();
     let mut response =
-        ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], format!("{COLUMNS}{rows}")).into_response();
+        ([(header::CONTENT_TYPE, "text/csv; charset=utf-8")], format!("{columns}{rows}")).into_response();
     if let Some(next) = page.next.as_deref().and_then(|next| HeaderValue::from_str(next).ok()) {
         response.headers_mut().insert("next", next);
     }

@@ -211,7 +211,8 @@ impl ApiState {
         let is_read = settings.feed.or(row.map(|row| row.feed)) == Some(Feed::Only);
         if is_read && (matches!(authentication, Some(Some(_))) || matches!(certificate, Some(Some(_)))) {
             let message = "has no use with the feed `only`: nothing is sent; leave it out";
-            return Err(ApiError::invalid("authentication", message));
+            let member = if matches!(authentication, Some(Some(_))) { "authentication" } else { "client_certificate" };
+            return Err(ApiError::invalid(member, message));
         }
         settings.authentication = match authentication {
             Some(Some(asked)) => {
@@ -337,7 +338,8 @@ impl ApiState {
             }
             if let Some(token) = token {
                 let header = bearer(token.token.reveal());
-                return Ok(header.map(|header| TestToken { header, version, generation: token.generation }));
+                let generation = token.generation;
+                return Ok(header.map(|header| TestToken { header, version, generation }));
             }
             match turn {
                 TokenTurn::Until(_) => break,
@@ -345,8 +347,12 @@ impl ApiState {
             }
         }
         let state = self.store.token_state(endpoint.id, version).await?;
-        let error = state.and_then(|state| state.error).unwrap_or_else(|| "has given no token yet".to_owned());
-        let message = format!("the test was not sent: the token server {error}; test again later");
+        let why = match state.map(|state| state.error) {
+            Some(Some(error)) => format!("the token server {error}"),
+            Some(None) => "there is no token now, and the next is fetched in a few seconds".to_owned(),
+            None => "the token server has given no token yet".to_owned(),
+        };
+        let message = format!("the test was not sent: {why}; test again later");
         Err(ApiError::new(ErrorCode::TokenUnavailable, message).retry_after(30))
     }
 
@@ -361,7 +367,14 @@ impl ApiState {
         let fetched: Result<_, TokenFault> = self.client.fetch_token(oauth2).await;
         match fetched {
             Ok(granted) => self.store.grant_token(endpoint, fetch, &granted, began).await?,
-            Err(fault) => self.store.fail_token(endpoint, fetch, &fault, failures.saturating_add(1)).await?,
+            Err(fault) => {
+                let is_stored = self.store.fail_token(endpoint, fetch, &fault, failures.saturating_add(1)).await?;
+                if matches!(fault, TokenFault::EgressUnavailable(_)) {
+                    let message = format!("the test was not sent: the token server {fault}; test again later");
+                    return Err(ApiError::new(ErrorCode::EgressUnavailable, message).retry_after(30));
+                }
+                is_stored
+            }
         };
         Ok(())
     }

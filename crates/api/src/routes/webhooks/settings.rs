@@ -336,12 +336,13 @@ impl ApiState {
     }
 
     /// Refuses another origin for stored headers and stored authentication: the values are credentials of the present
-    /// origin, and are hidden from the caller. Accepts an unknown webhook, which the change itself refuses.
+    /// origin, and are hidden from the caller. The change then holds for the authentication that was looked at. Accepts an
+    /// unknown webhook, which the change itself refuses.
     pub(crate) async fn check_headers_of_move(
         &self,
         authorized: &AuthorizedApplication,
         webhook: EndpointId,
-        settings: &EndpointSettings,
+        settings: &mut EndpointSettings,
     ) -> Result<(), ApiError> {
         let Some(url) = &settings.url else { return Ok(()) };
         let Some(row) = self.store.endpoint(authorized.application, webhook).await? else { return Ok(()) };
@@ -355,6 +356,7 @@ impl ApiState {
                            `authentication` with its secret in the same request, or null to remove it";
             return Err(ApiError::new(ErrorCode::MissingField, message).at("authentication"));
         }
+        settings.keeps_secret_of.get_or_insert(row.authentication_version);
         if row.header_names.is_empty() || settings.headers.is_some() {
             return Ok(());
         }

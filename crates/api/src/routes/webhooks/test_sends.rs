@@ -132,6 +132,7 @@ pub async fn send(
         Some(url) => Some(api.url_to_try(url).await?),
         None => None,
     };
+    let is_elsewhere = url.is_some();
     let (event_type, data) = type_and_data(new, &row.event_types, &rules.catalogue)?;
     let (application, endpoint) = api.current_endpoint(&authorized, row.id).await?;
     let endpoint = match url {
@@ -148,9 +149,13 @@ pub async fn send(
     let token = api.token_for_test(&endpoint).await?;
     // A separate task records the test even if the client hangs up.
     let result = spawn_for_caller(async move {
-        let sent = api.send(&endpoint, &new, shaped.as_deref(), token).await;
+        let sent = api.send(&endpoint, &new, shaped.as_deref(), token.as_ref()).await;
         drop(permit);
         let (record, probe) = sent?;
+        // Another URL may refuse a token that the webhook accepts.
+        if let Some(token) = token.filter(|_| !is_elsewhere && probe.exchange.outcome.status() == Some(401)) {
+            api.refuse_token(endpoint.id, &token).await;
+        }
         // The event is sent: the client gets the result even if the test cannot be recorded.
         if let Err(error) = api.store.record_test_send(&new, &record, shaped.as_deref()).await {
             tracing::error!(%error, delivery = %record.delivery, "cannot record a test event: lists lack this test");
@@ -303,7 +308,7 @@ impl ApiState {
         endpoint: &Arc<Endpoint>,
         new: &NewEvent,
         shaped: Option<&Shaped>,
-        token: Option<TestToken>,
+        token: Option<&TestToken>,
     ) -> Result<(AttemptRecord, Probe), EgressUnavailable> {
         let started_at = self.store.now();
         let delivery = DeliveryId::derive(new.accepted_at, new.event.id, endpoint.id);
@@ -326,14 +331,11 @@ impl ApiState {
         };
         let body = Bytes::copy_from_slice(body.as_bytes());
         let request = Request::of_delivery(endpoint, &sending, body);
-        let request = match &token {
+        let request = match token {
             Some(token) => request.with_token(token.header.clone()),
             None => request,
         };
         let mut probe = self.client.probe(request).await?;
-        if let Some(token) = token.filter(|_| probe.exchange.outcome.status() == Some(401)) {
-            self.refuse_token(endpoint.id, &token).await;
-        }
         if let Some(redacted) = endpoint.redaction.redact_response(&probe.exchange.response_body) {
             probe.exchange.response_body = redacted.into();
         }

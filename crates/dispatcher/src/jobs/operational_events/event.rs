@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_domain::{
-    application::{Application, Endpoint, EndpointStatus, Feed},
+    application::{Application, Endpoint, Feed},
     endpoint::{template::Shaped, url::host_of},
     event::{Content, Event, EventType},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
@@ -29,6 +29,7 @@ use crate::{
         fan_out::FanOuts,
         in_flight::FirstAttempts,
         matching,
+        persist::{DELIVERY_BYTES, own_bytes},
         shaping::Shaping,
     },
 };
@@ -50,6 +51,12 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// Weight of the event in a commit, in deliveries.
+    pub(super) fn weight(&self) -> usize {
+        let deliveries = &self.new.deliveries;
+        deliveries.len() + (self.new.body.len() + deliveries.iter().map(own_bytes).sum::<usize>()) / DELIVERY_BYTES
+    }
+
     pub(super) fn id(&self) -> EventId {
         self.new.event.id
     }
@@ -101,10 +108,7 @@ impl Announcement<'_> {
     fn data(&self, known: &OperationalState, change: Change) -> Result<Option<String>, String> {
         let state = &known.state;
         let endpoint = self.endpoints.get(&EndpointId(known.key.subject));
-        let because = match (change, endpoint) {
-            (Change::Begins, _) | (Change::Ends, None) => None,
-            (Change::Ends, Some(endpoint)) => Some(because(endpoint.status)),
-        };
+        let because = state.figures.because.filter(|_| change == Change::Ends);
         if known.key.condition == Condition::Disabled && because == Some(Because::Deleted) {
             return Ok(None);
         }
@@ -120,7 +124,10 @@ impl Announcement<'_> {
             (Condition::Disabled, Change::Ends) => status_since.unwrap_or(state.since),
             _ => state.since,
         };
-        let mut figures = if change == Change::Begins { state.figures.clone() } else { Figures::default() };
+        let mut figures = match change {
+            Change::Begins => state.figures.clone(),
+            Change::Ends => Figures { because, ..Figures::default() },
+        };
         if known.key.condition == Condition::Failing && change == Change::Begins {
             figures.cause = endpoint.and_then(|endpoint| endpoint.cause.clone());
         }
@@ -130,7 +137,6 @@ impl Announcement<'_> {
             webhook,
             since,
             changes: state.changes,
-            because,
             figures: &figures,
             link: self.link(known),
         };
@@ -204,14 +210,5 @@ impl Announcement<'_> {
             in_feed: endpoint.feed != Feed::None && !has_no_body,
             shaped,
         }
-    }
-}
-
-fn because(status: Option<EndpointStatus>) -> Because {
-    match status {
-        Some(EndpointStatus::Enabled) => Because::Recovered,
-        Some(EndpointStatus::Paused) => Because::Paused,
-        Some(EndpointStatus::Disabled) => Because::Disabled,
-        None => Because::Deleted,
     }
 }

@@ -22,9 +22,9 @@ pub struct ApplicationFacts {
     pub endpoints: Vec<EndpointFact>,
     /// Rotations that end soon.
     pub rotations: Vec<RotationFact>,
-    /// Endpoints that stopped.
+    /// Stopped endpoints.
     pub stopped: Vec<StoppedFact>,
-    /// Client certificates that end soon.
+    /// Ending client certificates.
     pub certificates: Vec<CertificateFact>,
     /// Deliveries held for paused endpoints.
     pub held: Vec<HeldFact>,

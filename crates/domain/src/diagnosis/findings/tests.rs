@@ -332,7 +332,7 @@ fn events_without_an_endpoint_are_told_to_the_application() {
     let recent = Counts { events: 10, unmatched: 1, ..Counts::default() };
     let facts = ApplicationFacts { endpoints: vec![failing()], recent, ..application_facts() };
     let Examined { findings, well } = application_findings(&facts);
-    assert_eq!((findings.len(), well.len()), (2, 3));
+    assert_eq!((findings.len(), well.len()), (2, 4));
     assert_eq!(findings[1].sentence, "1 event of the last hour, of 10, matched no endpoint.");
 }
 

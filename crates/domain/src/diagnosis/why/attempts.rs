@@ -35,7 +35,7 @@ fn step(rules: &OutcomeRules, webhook: &WebhookFacts, run: &[AttemptFacts], is_c
     };
     let is_success = rules.of(last.outcome) == OutcomeClass::Delivered;
     let (sentence, fault, remedy) =
-        if is_success { (taken(last.outcome), None, None) } else { described(last.outcome, webhook) };
+        if is_success { (taken(last.outcome), None, None) } else { described(last, webhook) };
     let sentence = format!("{attempts}: {sentence}");
     let step = if is_success { Step::done("taken", sentence) } else { Step::problem(last.outcome.code(), sentence) };
     let mut step = step.with("first_started_at", first.started_at);
@@ -66,7 +66,9 @@ fn taken(outcome: Outcome) -> String {
 }
 
 /// The outcome of a failed attempt in words, the side at fault, and the remedy.
-fn described(outcome: Outcome, webhook: &WebhookFacts) -> (String, Option<Fault>, Option<Remedy>) {
+fn described(attempt: &AttemptFacts, webhook: &WebhookFacts) -> (String, Option<Fault>, Option<Remedy>) {
+    let outcome = attempt.outcome;
+    let has_ended = webhook.certificate_ends_at.is_some_and(|end| end <= attempt.started_at);
     let change_url = Remedy::ChangeUrl(webhook.id);
     let (words, remedy) = match outcome {
         Outcome::Answered { status, .. } => {
@@ -84,6 +86,10 @@ fn described(outcome: Outcome, webhook: &WebhookFacts) -> (String, Option<Fault>
             ("the TLS handshake failed: certificate, name or protocol.", Some(Remedy::RepairCertificate(webhook.id)))
         }
         Outcome::NotHttp => ("the answer was no HTTP.", Some(change_url)),
+        Outcome::NotSendable if has_ended => (
+            "nothing was sent: the client certificate of the webhook has ended.",
+            Some(Remedy::ChangeAuthentication(webhook.id)),
+        ),
         Outcome::NotSendable => ("the saved URL and headers give no valid request.", Some(change_url)),
         Outcome::Unknown => {
             let words = "Fanfare's process ended before recording the result. The webhook may have the event.";
@@ -99,6 +105,9 @@ fn answered(status: u16, webhook: &WebhookFacts) -> (&'static str, Option<Remedy
     match status {
         200..300 => ("the rules of the application count the status as a failure", None),
         300..400 => ("a redirect, and Fanfare follows no redirect", change_url),
+        401 if webhook.has_authentication => {
+            ("the authentication was refused", Some(Remedy::ChangeAuthentication(webhook.id)))
+        }
         401 | 403 => ("the signature or the credentials were refused", check),
         404 | 405 => ("the URL takes no such request", change_url),
         408 | 504 => ("the receiver gave up waiting", None),

@@ -39,6 +39,8 @@ fn webhook(subscriptions: &[&str]) -> WebhookFacts {
         filter: None,
         template_fault: None,
         token_failure: None,
+        has_authentication: false,
+        certificate_ends_at: None,
         filtered: FilterResult::Unknown,
         rules: None,
         changes: Vec::new(),
@@ -219,6 +221,10 @@ fn a_wait_for_a_token_tells_the_state_of_the_token_server() {
     assert_eq!((step.code, step.remedy), ("token_unavailable", Some(Remedy::ChangeAuthentication(WEBHOOK))));
     assert_eq!(step.sentence, "The webhook has no token: the token server answers 503.");
     assert_eq!(step.evidence.first(), Some(&("failing_since_at", at(7).to_string())));
+    let behind = DeliveryFacts { queued: Some(QueueReason::Backlog), ..delivery(State::Queued) };
+    let codes: Vec<_> =
+        of(&WebhookFacts { delivery: Some(behind), ..facts.clone() }).iter().map(|step| step.code).collect();
+    assert!(codes.ends_with(&["backlog", "token_unavailable"]), "{codes:?}");
     let fetching = of(&WebhookFacts { token_failure: None, ..facts }).pop().expect("a step");
     assert_eq!((fetching.state, fetching.fault), (StepState::Pending, Some(Fault::Ours)));
 }

@@ -33,9 +33,12 @@ pub(super) fn steps(webhook: &WebhookFacts, delivery: &DeliveryFacts, now: Times
     if let Some(end) = delivery.expires_at.filter(|_| !is_in_order) {
         step = step.with("expires_at", end);
     }
-    let backlog = webhook.backlog.as_ref().filter(|_| delivery.state == State::Queued);
+    let is_queued = delivery.state == State::Queued;
+    let backlog = webhook.backlog.as_ref().filter(|_| is_queued);
     let (rest, breaker) = (backlog.and_then(|backlog| rest(backlog, now)), backlog.and_then(breaker));
-    [step].into_iter().chain(rest).chain(breaker).collect()
+    let lacks_token = is_queued && delivery.queued != Some(QueueReason::TokenUnavailable);
+    let token = webhook.token_failure.as_ref().filter(|_| lacks_token).map(|_| token_unavailable(webhook));
+    [step].into_iter().chain(token).chain(rest).chain(breaker).collect()
 }
 
 fn scheduled(delivery: &DeliveryFacts, now: Timestamp) -> Step {

@@ -41,6 +41,11 @@ async fn the_headers_of_each_attempt_are_rebuilt_until_the_secret_changes() {
         }
         assert_eq!(rebuilt["x-token"], "…", "a credential is shown");
     }
+    // Signatures that the attempts did not have are not invented.
+    world.client().patch(&format!("webhooks/{webhook}"), &json!({ "asymmetric": true })).await.data();
+    world.client().post(&format!("webhooks/{webhook}/test"), &json!({ "type": "a", "data": 1 })).await.data();
+    let signed = shown(&client, &delivery).await["attempts"].to_string();
+    assert!(signed.contains("v1,") && !signed.contains("v1a,"), "{signed}");
     world.client().post(&format!("webhooks/{webhook}/rotate-secret"), &json!({})).await.data();
     // The process learns of the new secret within a second; a test reads the settings at once.
     world.client().post(&format!("webhooks/{webhook}/test"), &json!({ "type": "a", "data": 1 })).await.data();
