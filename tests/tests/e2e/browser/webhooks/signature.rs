@@ -152,7 +152,12 @@ async fn each_mistake_is_named(manner: Manner) {
         (&all, spaced, "body_printed_again", "before any parser of JSON"),
         (&all, changed, "body_changed", "a proxy or a framework changed the body"),
         ("webhook-id: 1\nhost: a", body.clone(), "header_missing", "as received"),
-        (&headers_with(&received, &values["unknown"]), body.clone(), "", "No secret and no key in force yields the signature"),
+        (
+            &headers_with(&received, &values["unknown"]),
+            body.clone(),
+            "",
+            "No secret and no key in force yields the signature",
+        ),
     ] {
         form.tells(headers, &body, "", &["The signature does not verify.", code, words]).await;
     }
