@@ -96,12 +96,7 @@ impl AccessTokens {
             let _ = self.wanted.send(WantedToken { application, endpoint, changed: Arc::clone(&changed) });
             Kept { token: None, version, used: now, refused: None, is_failing: false, changed }
         });
-        entry.used = now;
-        if entry.version < version {
-            (entry.version, entry.token, entry.refused) = (version, None, None);
-            entry.changed.notify_one();
-        }
-        entry.token.as_ref().filter(|token| token.version == version && now < token.usable_until).cloned()
+        entry.live(version, now)
     }
 
     /// True if an endpoint can be sent to: it needs no token, or has one. An endpoint without OAuth 2.0 takes no lock.
@@ -132,11 +127,11 @@ impl AccessTokens {
         }
     }
 
-    /// Keeps a token, unless attempts have newer settings. True if attempts had no token of these settings.
+    /// Keeps a token, unless attempts have other settings. True if attempts had no token of these settings.
     pub(crate) fn put(&self, endpoint: EndpointId, version: i64, token: &AccessToken, times: Times) -> bool {
         let mut kept = self.kept();
         let (Some(entry), Some(header)) = (kept.get_mut(&endpoint), bearer(token.token.reveal())) else { return false };
-        if version < entry.version || entry.refused.is_some_and(|refused| token.generation <= refused) {
+        if version != entry.version || entry.refused.is_some_and(|refused| token.generation <= refused) {
             return false;
         }
         let is_usable = |token: &LiveToken| token.version == version && Instant::now() < token.usable_until;
@@ -185,6 +180,19 @@ impl AccessTokens {
     fn kept(&self) -> MutexGuard<'_, HashMap<EndpointId, Kept>> {
         // No holder of this lock can panic halfway.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    /// The token for an attempt with the settings `version`.
+    fn live(&mut self, version: i64, now: Instant) -> Option<LiveToken> {
+        self.used = now;
+        // The version may be lower: a restored database counts anew.
+        if self.version != version {
+            (self.version, self.refused) = (version, None);
+            self.changed.notify_one();
+        }
+        self.token.as_ref().filter(|token| token.version == version && now < token.usable_until).cloned()
     }
 }
 
@@ -251,9 +259,19 @@ mod tests {
         assert_eq!(tokens.take_refused(id(), 2), None, "of other settings");
         assert_eq!(tokens.take_refused(id(), 1), Some(2));
         assert!(tokens.put(id(), 1, &token(3), times()));
-        assert!(!tokens.put(id(), 0, &token(4), times()), "attempts have newer settings");
+        assert!(!tokens.put(id(), 0, &token(4), times()), "attempts have other settings");
         assert_eq!(present(&tokens).map(|token| token.generation), Some(3));
-        assert!(tokens.put(id(), 2, &token(1), times()), "no token of these settings before");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_get_only_a_token_of_their_settings() {
+        let tokens = looked_at();
+        let look = |version| tokens.kept().get_mut(&id()).and_then(|kept| kept.live(version, Instant::now())).is_some();
+        assert!(tokens.put(id(), 1, &token(1), times()));
+        assert!(look(1) && !look(3) && !look(2));
+        assert!(!tokens.put(id(), 3, &token(1), times()), "the last attempt had the settings 2");
+        // A restored database has older settings.
+        assert!(!look(0) && tokens.put(id(), 0, &token(1), times()) && look(0));
     }
 
     #[tokio::test(start_paused = true)]

@@ -116,16 +116,23 @@ impl Context {
 
     /// Begins backlogs taken over by the process, or found as owned in the database.
     pub(crate) fn begin(&self, taken: &[TakenBacklog]) {
-        for backlog in self.backlogs.begin(taken) {
-            self.lanes.set_owned(backlog.endpoint, true);
-            if let Some(next) = backlog.next_probe {
-                let next_in = Duration::try_from(next.duration_since(self.now())).unwrap_or_default();
-                self.lanes.resume_breaker(backlog.endpoint, backlog.failures, next_in);
-            }
-            if let Some(until) = backlog.rests_until {
-                let ends_in = Duration::try_from(until.duration_since(self.now())).unwrap_or_default();
-                self.lanes.resume_rest(backlog.endpoint, ends_in);
-            }
+        // Before the drain sees the backlogs, which would send past an open breaker or a rest.
+        for backlog in taken.iter().filter(|backlog| !self.backlogs.has(backlog.endpoint)) {
+            self.resume_lane(backlog);
+        }
+        for endpoint in self.backlogs.begin(taken) {
+            self.lanes.set_owned(endpoint, true);
+        }
+    }
+
+    /// Resumes the breaker and the rest of a backlog's last owner.
+    fn resume_lane(&self, backlog: &TakenBacklog) {
+        let wait = |at: Timestamp| Duration::try_from(at.duration_since(self.now())).unwrap_or_default();
+        if let Some(next) = backlog.next_probe {
+            self.lanes.resume_breaker(backlog.endpoint, backlog.failures, wait(next));
+        }
+        if let Some(until) = backlog.rests_until {
+            self.lanes.resume_rest(backlog.endpoint, wait(until));
         }
     }
 

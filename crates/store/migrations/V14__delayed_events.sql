@@ -12,7 +12,10 @@ CREATE TABLE delayed_events (
     event_id       uuid PRIMARY KEY,
     application_id uuid NOT NULL,
     accepted_at    timestamptz NOT NULL,
-    -- Time of the next look: the time of delivery, or later if no process could open the deliveries.
-    due_at         timestamptz NOT NULL
+    -- Time of delivery.
+    due_at         timestamptz NOT NULL,
+    -- End of the lease of a look, or of the wait after a look that could not open the deliveries. Not in the index, so
+    -- that a lease writes no index entry. The time of delivery stays: a stuck event counts as overdue.
+    leased_until   timestamptz
 );
 CREATE INDEX delayed_events_by_due ON delayed_events (due_at);

@@ -54,8 +54,11 @@ struct Planned {
 
 struct Plan {
     planned: Vec<Planned>,
-    /// Endpoints whose open breaker permits no attempt, and endpoints that rest.
+    /// Endpoints whose open breaker permits no attempt, that rest, or that lack a token. First attempts must not pass
+    /// beside their backlogs.
     closed: Vec<EndpointId>,
+    /// Endpoints without a token: no lease tells whether their backlogs are empty.
+    without_token: Vec<EndpointId>,
     /// Endpoints without room in the lane. First attempts beside an ending backlog may take all room: the backlog no
     /// longer ends.
     crowded: Vec<EndpointId>,
@@ -71,9 +74,11 @@ impl Drain {
                 context.backlogs.lane_has_room(endpoint);
             }
             let next = context.backlogs.pass_time();
-            let Plan { planned, closed, crowded } = self.plan();
-            self.note_probes(closed.into_iter().chain(planned.iter().map(|planned| planned.endpoint.id))).await;
-            self.mark_ending(crowded, false).await;
+            let Plan { planned, closed, without_token, crowded } = self.plan();
+            let probed = closed.iter().copied().chain(planned.iter().map(|planned| planned.endpoint.id));
+            self.note_probes(probed).await;
+            self.mark_ending([closed, crowded].concat(), false).await;
+            self.end_empty(without_token).await;
             if !planned.is_empty() {
                 self.lease(planned).await;
                 if stop.is_cancelled() {
@@ -98,7 +103,8 @@ impl Drain {
     /// Plans the next statement: the next backlogs with room, with a permit for each delivery.
     fn plan(&self) -> Plan {
         let context = &self.context;
-        let (mut planned, mut closed, mut crowded) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut planned, mut closed) = (Vec::new(), Vec::new());
+        let (mut without_token, mut crowded) = (Vec::new(), Vec::new());
         let mut busy: HashSet<ApplicationId> = HashSet::new();
         let (mut rows, mut aside) = (0, Vec::new());
         while planned.len() < MAX_BACKLOGS && rows < MAX_ROWS && aside.len() < MAX_ASIDE {
@@ -118,6 +124,13 @@ impl Drain {
                 }
                 Some(Blocked::Until(_, QueueReason::BreakerOpen | QueueReason::RetryAfter)) => {
                     closed.push(next.endpoint)
+                }
+                Some(Blocked::Until(_, QueueReason::TokenUnavailable)) => {
+                    closed.push(next.endpoint);
+                    // A probe in flight keeps the backlog, so that other processes continue to queue.
+                    if !context.lanes.breaker(next.endpoint).is_probing {
+                        without_token.push(next.endpoint);
+                    }
                 }
                 Some(Blocked::Lane) if is_empty => crowded.push(next.endpoint),
                 _ => {}
@@ -142,7 +155,7 @@ impl Drain {
         for endpoint in aside {
             context.backlogs.waits_for_place(endpoint);
         }
-        Plan { planned, closed, crowded }
+        Plan { planned, closed, without_token, crowded }
     }
 
     /// Returns the endpoint of a backlog, if enabled. Otherwise passes the backlog on to [`super::handle_blocked`].
@@ -279,7 +292,7 @@ impl Drain {
     /// Ends empty backlogs. A backlog with a probe in flight stays, so that other processes continue to queue.
     async fn end(&self, empty: Vec<EndpointId>) {
         let context = &self.context;
-        let (probing, mut empty): (Vec<_>, Vec<_>) =
+        let (probing, empty): (Vec<_>, Vec<_>) =
             empty.into_iter().partition(|&endpoint| context.lanes.breaker(endpoint).is_probing);
         for endpoint in probing {
             context.backlogs.waits_for_lane(endpoint);
@@ -287,30 +300,37 @@ impl Drain {
                 context.backlogs.lane_has_room(endpoint);
             }
         }
-        if empty.is_empty() {
-            return;
-        }
-        empty.sort_unstable();
-        let process = context.process();
-        let database = &context.database;
-        let tried =
-            database.retry_until_available("ending backlogs", || database.store.end_backlogs(process, &empty)).await;
-        let ended: HashSet<EndpointId> = tried.result.unwrap_or_default().into_iter().collect();
-        crash_point("backlog.ended");
-        let mut going_on = Vec::new();
-        for endpoint in empty {
-            // After an unknown commit the row may be gone already. If not, the look at owned backlogs finds the row.
-            if ended.contains(&endpoint) || tried.unknown_commit {
-                context.end_backlog(endpoint);
-                if tried.unknown_commit {
-                    context.backlogs.look_for_more();
-                }
-            } else {
-                context.backlogs.retry(endpoint);
-                going_on.push(endpoint);
-            }
+        let going_on = self.end_empty(empty).await;
+        for &endpoint in &going_on {
+            context.backlogs.retry(endpoint);
         }
         self.mark_ending(going_on, true).await;
+    }
+
+    /// Ends the backlogs of `endpoints` without a queued delivery. Returns the others.
+    async fn end_empty(&self, mut endpoints: Vec<EndpointId>) -> Vec<EndpointId> {
+        if endpoints.is_empty() {
+            return endpoints;
+        }
+        endpoints.sort_unstable();
+        let context = &self.context;
+        let (process, store) = (context.process(), &context.database.store);
+        let ending = || store.end_backlogs(process, &endpoints);
+        let tried = context.database.retry_until_available("ending backlogs", ending).await;
+        let ended: HashSet<EndpointId> = tried.result.unwrap_or_default().into_iter().collect();
+        crash_point("backlog.ended");
+        endpoints.retain(|&endpoint| {
+            // After an unknown commit the row may be gone already. If not, the look at owned backlogs finds the row.
+            let has_ended = ended.contains(&endpoint) || tried.unknown_commit;
+            if has_ended {
+                context.end_backlog(endpoint);
+            }
+            !has_ended
+        });
+        if tried.unknown_commit {
+            context.backlogs.look_for_more();
+        }
+        endpoints
     }
 
     /// Permits or forbids first attempts beside the backlogs of `endpoints`.

@@ -124,14 +124,20 @@ impl Backlogs {
         begun
     }
 
-    /// Begins backlogs taken over by this process, or found as owned in the database. Returns the backlogs that begin.
-    pub(crate) fn begin<'a>(&self, taken: &'a [TakenBacklog]) -> Vec<&'a TakenBacklog> {
+    /// Begins backlogs taken over by this process, or found as owned in the database. Returns the endpoints of backlogs
+    /// that begin.
+    pub(crate) fn begin(&self, taken: &[TakenBacklog]) -> Vec<EndpointId> {
         let mut inner = self.inner();
-        let begun: Vec<_> =
-            taken.iter().filter(|backlog| inner.touch(backlog.endpoint, backlog.application, true, false)).collect();
+        let mut begun: Vec<_> = taken.iter().map(|backlog| (backlog.endpoint, backlog.application)).collect();
+        begun.retain(|&(endpoint, application)| inner.touch(endpoint, application, true, false));
         drop(inner);
         self.changed.notify_one();
-        begun
+        begun.into_iter().map(|(endpoint, _)| endpoint).collect()
+    }
+
+    /// True if this process drains the backlog of `endpoint`.
+    pub(crate) fn has(&self, endpoint: EndpointId) -> bool {
+        self.inner().backlogs.contains_key(&endpoint)
     }
 
     /// Makes an owned backlog wait before the next drain.

@@ -3,17 +3,22 @@
 //! The task looks at the row that all processes share. One process fetches under a lease, the others wait for the row. A
 //! token in use is renewed ahead. The task ends when no attempt has looked at the token for a while.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use fanfare_domain::{
+    application::Endpoint,
     endpoint::{access_token::TokenFault, authentication::OAuth2},
-    ids::{EndpointId, LeaseId},
+    ids::{ApplicationId, EndpointId, LeaseId},
 };
 use fanfare_outbound::Client;
 use fanfare_store::{AccessToken, FETCH_LASTS, StoreError, TokenLook, TokenTurn};
 use jiff::Timestamp;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -28,11 +33,12 @@ use crate::{
 const FIRST_LOOK: Duration = Duration::from_millis(250);
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
 
-/// Steps that use the database at once.
+/// Statements at once.
 const STATEMENTS: usize = 2;
 
-/// Fetches at once.
-const FETCHES: usize = 64;
+/// Fetches at once, of all applications and of a single one: token servers that hang hold up no other application.
+const FETCHES: usize = 256;
+const FETCHES_OF_APPLICATION: usize = 8;
 
 /// Longest sleep between two looks: another process may have discarded the token.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -46,16 +52,22 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Wait before the result of a fetch is stored again.
 const STORE_AGAIN: Duration = Duration::from_millis(500);
 
+/// Permits of a fetch. The semaphores are never closed.
+type Permits<'a> = (Result<OwnedSemaphorePermit, AcquireError>, Result<SemaphorePermit<'a>, AcquireError>);
+
 pub(crate) struct TokenFetches {
     context: Arc<Context>,
     client: Client,
     statements: Semaphore,
     fetches: Semaphore,
+    /// Permits of applications with a fetch in flight or in the queue.
+    of_application: Mutex<HashMap<ApplicationId, Arc<Semaphore>>>,
 }
 
 impl TokenFetches {
     pub(crate) fn new(context: Arc<Context>, client: Client) -> Self {
-        Self { context, client, statements: Semaphore::new(STATEMENTS), fetches: Semaphore::new(FETCHES) }
+        let (statements, fetches) = (Semaphore::new(STATEMENTS), Semaphore::new(FETCHES));
+        Self { context, client, statements, fetches, of_application: Mutex::default() }
     }
 
     /// Begins a task for each wanted token, until `stop`.
@@ -74,11 +86,8 @@ impl TokenFetches {
         let WantedToken { application, endpoint, changed } = wanted;
         let mut looks = FIRST_LOOK;
         loop {
-            // Both before the step: no lease runs in a queue.
-            let permits = async { (self.fetches.acquire().await, self.statements.acquire().await) };
-            let Some((fetching, asking)) = stop.run_until_cancelled(permits).await else { return };
             let known = self.context.endpoint(application, endpoint);
-            let Some((oauth2, version)) = known.as_ref().and_then(|known| known.oauth2()) else {
+            let Some(known) = known.filter(|known| known.oauth2().is_some()) else {
                 tokens.forget(endpoint);
                 return;
             };
@@ -86,7 +95,7 @@ impl TokenFetches {
                 return;
             }
             let is_available = *self.context.database.availability().borrow();
-            let sleep = match self.step(endpoint, oauth2, version, asking).await {
+            let sleep = match self.step(&known, stop).await {
                 Ok(Some(sleep)) => {
                     looks = FIRST_LOOK;
                     sleep
@@ -103,50 +112,64 @@ impl TokenFetches {
                     REST
                 }
             };
-            drop(fetching);
             if stop.run_until_cancelled(timeout(sleep, changed.notified())).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Discards a refused token, looks at the row, and fetches a token if this is the turn of the process. Returns the
-    /// time until the next step; `None` while another process fetches. `asking` is held during statements, and not during
-    /// the fetch.
-    async fn step<T>(
-        &self,
-        endpoint: EndpointId,
-        oauth2: &OAuth2,
-        version: i64,
-        asking: T,
-    ) -> Result<Option<Duration>, StoreError> {
+    /// Discards a refused token, looks at the row, and fetches a token if a fetch is due. Returns the time until the next
+    /// step; `None` while another process fetches, or has other settings.
+    async fn step(&self, endpoint: &Endpoint, stop: &CancellationToken) -> Result<Option<Duration>, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
-        if let Some(generation) = context.lanes.tokens.take_refused(endpoint, version) {
-            let refusing = store.refuse_token(endpoint, version, generation);
-            if let Err(error) = store.with_deadline(STATEMENT_TIMEOUT, refusing).await {
-                context.lanes.tokens.put_back_refused(endpoint, version, generation);
+        let Some((oauth2, version)) = endpoint.oauth2() else { return Ok(None) };
+        let id = endpoint.id;
+        if let Some(generation) = context.lanes.tokens.take_refused(id, version) {
+            let refusing = self.ask(store.refuse_token(id, version, generation));
+            if let Err(error) = refusing.await {
+                context.lanes.tokens.put_back_refused(id, version, generation);
                 return Err(error);
             }
         }
-        let fetch = LeaseId::new(context.now(), rand::random());
-        let looking = store.access_token(endpoint, version, fetch);
-        let TokenLook { token, turn } = store.with_deadline(STATEMENT_TIMEOUT, looking).await?;
-        drop(asking);
+        let TokenLook { token, turn } = self.ask(store.access_token(id, version)).await?;
         if let Some(token) = &token {
-            self.put(endpoint, version, token);
+            self.put(id, version, token);
         }
         match turn {
-            TokenTurn::Fetch(failures) => {
-                self.fetch(endpoint, oauth2, (version, fetch), failures).await?;
+            TokenTurn::Due => {
+                // Before the fetch begins: no lease runs in a queue.
+                let Some(_permits) = stop.run_until_cancelled(self.permits(endpoint.application)).await else {
+                    return Ok(None);
+                };
+                let fetch = LeaseId::new(context.now(), rand::random());
+                let Some(failures) = self.ask(store.begin_fetch(id, version, fetch)).await? else { return Ok(None) };
+                self.fetch(id, oauth2, (version, fetch), failures).await?;
                 Ok(Some(Duration::ZERO))
             }
             TokenTurn::Elsewhere => Ok(None),
             TokenTurn::Until(at) => {
-                context.lanes.tokens.set_failing(endpoint, token.is_none());
+                context.lanes.tokens.set_failing(id, token.is_none());
                 Ok(Some(self.until(at).clamp(Duration::from_millis(50), LONGEST_SLEEP)))
             }
-            TokenTurn::Outdated => Ok(Some(REST)),
         }
+    }
+
+    /// Runs a statement, once few others run.
+    async fn ask<T>(&self, statement: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        // The semaphores are never closed.
+        let _permit = self.statements.acquire().await;
+        self.context.database.store.with_deadline(STATEMENT_TIMEOUT, statement).await
+    }
+
+    /// Waits for the permits of a fetch: first the application's, so that its queue takes no other permit.
+    async fn permits(&self, application: ApplicationId) -> Permits<'_> {
+        let of_application = {
+            // No holder of this lock can panic halfway.
+            let mut all = self.of_application.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, permits| Arc::strong_count(permits) > 1);
+            Arc::clone(all.entry(application).or_insert_with(|| Arc::new(Semaphore::new(FETCHES_OF_APPLICATION))))
+        };
+        (of_application.acquire_owned().await, self.fetches.acquire().await)
     }
 
     /// Fetches a token, and stores the token or the failure.
@@ -192,8 +215,7 @@ impl TokenFetches {
         lease_ends: Instant,
     ) -> Result<bool, StoreError> {
         loop {
-            let storing = self.context.database.store.with_deadline(STATEMENT_TIMEOUT, store());
-            match storing.await {
+            match self.ask(store()).await {
                 Err(_) if Instant::now() + STORE_AGAIN < lease_ends => sleep(STORE_AGAIN).await,
                 ended => return ended,
             }

@@ -24,26 +24,24 @@ use crate::{
 /// Time from which another process may fetch: longer than the deadline of a fetch.
 pub const FETCH_LASTS: Duration = Duration::from_secs(15);
 
-/// The token of an endpoint, and the turn of a process.
+/// The token of an endpoint, and the next step of a process that wants a token.
 #[derive(Debug, Clone)]
 pub struct TokenLook {
     /// The usable token.
     pub token: Option<AccessToken>,
-    /// The next step of the process.
+    /// The next step.
     pub turn: TokenTurn,
 }
 
 /// The next step of a process that wants a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenTurn {
-    /// This process fetches, under the id that it gave, after this number of failures in a row.
-    Fetch(u32),
+    /// A fetch is due: [`Store::begin_fetch`].
+    Due,
     /// Another process fetches.
     Elsewhere,
     /// Nothing is to be fetched before this time: the renewal, or the end of a wait.
     Until(Timestamp),
-    /// The endpoint has other settings now.
-    Outdated,
 }
 
 /// A token with its times.
@@ -74,6 +72,12 @@ pub struct TokenState {
     pub error: Option<String>,
 }
 
+/// Condition on endpoints `p`: OAuth 2.0 without a usable token. Never NULL.
+pub(crate) const LACKS_TOKEN: &str = "
+    coalesce(p.authentication::jsonb ->> 'type' = 'oauth2', false)
+    AND NOT EXISTS (SELECT FROM endpoint_tokens t
+                    WHERE t.endpoint_id = p.id AND t.version = p.authentication_version AND t.usable_until > now())";
+
 /// Begins a fetch, if one is due and none is in flight. Newer settings begin the row anew. The lock lets no change of the
 /// settings commit before the row is there: the change deletes the row.
 const BEGIN: &str = "
@@ -91,16 +95,17 @@ SET version = $2, fetch_id = $3, fetch_ends_at = excluded.fetch_ends_at,
     failing_since = CASE WHEN t.version = $2 THEN t.failing_since END,
     failed_at = CASE WHEN t.version = $2 THEN t.failed_at END,
     error = CASE WHEN t.version = $2 THEN t.error END
-WHERE t.version < $2
+-- Another version may be higher: a restored database counts anew.
+WHERE t.version <> $2
    OR t.version = $2 AND (t.renew_at IS NULL OR t.renew_at <= now())
       AND (t.fetch_ends_at IS NULL OR t.fetch_ends_at <= now()) AND t.next_fetch_at <= now()
-RETURNING generation, key_name, ciphertext, fetched_at, renew_at, usable_until, failures";
+RETURNING failures";
 
 const LOOK: &str = "
-SELECT version, generation, key_name, ciphertext, fetched_at, renew_at, usable_until,
-       coalesce(fetch_ends_at > now(), false) AS is_fetched, greatest(renew_at, next_fetch_at, now()) AS next,
+SELECT generation, key_name, ciphertext, fetched_at, renew_at, usable_until,
+       coalesce(fetch_ends_at > now(), false) AS is_fetched, greatest(renew_at, next_fetch_at) AS next,
        greatest(renew_at, next_fetch_at) > now() AS is_later
-FROM endpoint_tokens WHERE endpoint_id = $1";
+FROM endpoint_tokens WHERE endpoint_id = $1 AND version = $2";
 
 const GRANT: &str = "
 UPDATE endpoint_tokens
@@ -127,47 +132,53 @@ SET key_name = NULL, ciphertext = NULL, renew_at = NULL, usable_until = NULL,
     next_fetch_at = greatest(next_fetch_at, fetched_at + $4::bigint * interval '1 millisecond')
 WHERE endpoint_id = $1 AND version = $2 AND generation = $3 AND ciphertext IS NOT NULL";
 
+impl TokenLook {
+    /// No token was fetched with these settings.
+    const DUE: Self = Self { token: None, turn: TokenTurn::Due };
+}
+
 impl Store {
-    /// The token of an endpoint with the settings `version`. Begins a fetch under the id `fetch`, if the token is absent
-    /// or to be renewed and no other process fetches.
-    pub async fn access_token(
+    /// The token of an endpoint with the settings `version`, and the next step. Discards a token that this process cannot
+    /// decrypt.
+    pub async fn access_token(&self, endpoint: EndpointId, version: i64) -> Result<TokenLook, StoreError> {
+        let connection = self.connection().await?;
+        let look = async || connection.query_opt(LOOK, &[&endpoint.0, &version]).await;
+        let Some(row) = look().await? else { return Ok(TokenLook::DUE) };
+        match self.read_look(endpoint, &row) {
+            Ok(look) => Ok(look),
+            Err(error) => {
+                tracing::warn!(%error, %endpoint, "cannot decrypt the token of an endpoint: fetching another");
+                let generation: i64 = row.get("generation");
+                let discarded: [&(dyn ToSql + Sync); 4] =
+                    [&endpoint.0, &version, &generation, &milliseconds(AFTER_REFUSAL)];
+                connection.execute(REFUSE, &discarded).await?;
+                look().await?.map_or(Ok(TokenLook::DUE), |row| self.read_look(endpoint, &row))
+            }
+        }
+    }
+
+    fn read_look(&self, endpoint: EndpointId, row: &Row) -> Result<TokenLook, StoreError> {
+        let turn = if row.get("is_fetched") {
+            TokenTurn::Elsewhere
+        } else if row.get("is_later") {
+            TokenTurn::Until(row.get("next"))
+        } else {
+            TokenTurn::Due
+        };
+        Ok(TokenLook { token: open(&self.keyring, endpoint, self.now(), row)?, turn })
+    }
+
+    /// Begins a fetch under the id `fetch`, and returns the number of failures in a row before. `None` if no fetch is due,
+    /// another process fetches, or the endpoint has other settings than `version`.
+    pub async fn begin_fetch(
         &self,
         endpoint: EndpointId,
         version: i64,
         fetch: LeaseId,
-    ) -> Result<TokenLook, StoreError> {
-        let connection = self.connection().await?;
-        let is_waiting =
-            |row: &Row| row.get::<_, i64>("version") == version && (row.get("is_fetched") || row.get("is_later"));
-        if let Some(row) = connection.query_opt(LOOK, &[&endpoint.0]).await?.filter(is_waiting) {
-            match self.look(endpoint, &row) {
-                Ok(look) => return Ok(look),
-                Err(error) => {
-                    tracing::warn!(%error, %endpoint, "cannot decrypt the token of an endpoint: fetching another");
-                    let generation: i64 = row.get("generation");
-                    let discarded: [&(dyn ToSql + Sync); 4] =
-                        [&endpoint.0, &version, &generation, &milliseconds(AFTER_REFUSAL)];
-                    connection.execute(REFUSE, &discarded).await?;
-                }
-            }
-        }
-        let begun: [&(dyn ToSql + Sync); 4] = [&endpoint.0, &version, &fetch.0, &milliseconds(FETCH_LASTS)];
-        if let Some(row) = connection.query_opt(BEGIN, &begun).await? {
-            let turn = TokenTurn::Fetch(row.get::<_, i32>("failures").cast_unsigned());
-            // The fetch replaces a token that cannot be decrypted.
-            let token = open(&self.keyring, endpoint, self.now(), &row).unwrap_or_default();
-            return Ok(TokenLook { token, turn });
-        }
-        // Another process has begun a fetch meanwhile, or the settings have changed.
-        match connection.query_opt(LOOK, &[&endpoint.0]).await?.filter(is_waiting) {
-            Some(row) => self.look(endpoint, &row),
-            None => Ok(TokenLook { token: None, turn: TokenTurn::Outdated }),
-        }
-    }
-
-    fn look(&self, endpoint: EndpointId, row: &Row) -> Result<TokenLook, StoreError> {
-        let turn = if row.get("is_fetched") { TokenTurn::Elsewhere } else { TokenTurn::Until(row.get("next")) };
-        Ok(TokenLook { token: open(&self.keyring, endpoint, self.now(), row)?, turn })
+    ) -> Result<Option<u32>, StoreError> {
+        let parameters: [&(dyn ToSql + Sync); 4] = [&endpoint.0, &version, &fetch.0, &milliseconds(FETCH_LASTS)];
+        let begun = self.connection().await?.query_opt(BEGIN, &parameters).await?;
+        Ok(begun.map(|row| row.get::<_, i32>("failures").cast_unsigned()))
     }
 
     /// Stores the token of a fetch that began at `began`. False if the fetch is no longer this process's.

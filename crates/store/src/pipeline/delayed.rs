@@ -3,7 +3,7 @@
 //! A row of `delayed_events` decides: a due event and a cancelled event both delete the row, so that one of them wins.
 //! Each statement locks this row before the event's row.
 //!
-//! A process leases due rows by their time, decides without a lock, and opens the deliveries in one statement.
+//! A process leases due rows, decides without a lock, and opens the deliveries in one statement.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -41,8 +41,6 @@ pub struct DueEvent {
     pub application: ApplicationId,
     /// Moment of acceptance.
     pub accepted_at: Timestamp,
-    /// Time from which the event was due.
-    pub due_at: Timestamp,
     /// End of the lease. The row has this time as long as the lease holds.
     pub leased_until: Timestamp,
     /// Content of the event.
@@ -101,7 +99,8 @@ pub enum Cancellation {
 /// Leases the next due events. Events locked by another process, or just being cancelled, are left out.
 const TAKE: &str = "
 WITH due AS MATERIALIZED (
-    SELECT event_id, application_id, accepted_at, due_at FROM delayed_events WHERE due_at <= now()
+    SELECT event_id, application_id, accepted_at, due_at FROM delayed_events
+    WHERE due_at <= now() AND (leased_until IS NULL OR leased_until <= now())
     ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ), sized AS MATERIALIZED (
     SELECT d.*, row_number() OVER place AS number, sum(coalesce(e.bytes, 0)) OVER place AS bytes FROM due d
@@ -111,12 +110,12 @@ WITH due AS MATERIALIZED (
         ON true
     WINDOW place AS (ORDER BY d.due_at, d.event_id)
 ), leased AS (
-    UPDATE delayed_events d SET due_at = now() + {LEASE} FROM sized s
-    WHERE d.event_id = s.event_id AND (s.number = 1 OR s.bytes <= $2) RETURNING d.event_id, d.due_at
+    UPDATE delayed_events d SET leased_until = now() + {LEASE} FROM sized s
+    WHERE d.event_id = s.event_id AND (s.number = 1 OR s.bytes <= $2) RETURNING d.event_id, d.leased_until
 )
-SELECT s.event_id, s.application_id, s.accepted_at, s.due_at, l.due_at AS leased_until, e.type, e.body, e.body_key_name, e.body_ciphertext, e.traceparent,
-       e.tracestate, e.deliver_at, coalesce(e.erased_at IS NULL AND e.accepted_at >= (SELECT line FROM retention), false)
-       AS is_kept
+SELECT s.event_id, s.application_id, s.accepted_at, l.leased_until, e.type, e.body, e.body_key_name, e.body_ciphertext,
+       e.traceparent, e.tracestate, e.deliver_at,
+       coalesce(e.erased_at IS NULL AND e.accepted_at >= (SELECT line FROM retention), false) AS is_kept
 FROM sized s JOIN leased l ON l.event_id = s.event_id
 LEFT JOIN LATERAL (
     SELECT * FROM events e
@@ -133,7 +132,7 @@ fn open_statement(
 ) -> String {
     format!(
         "WITH input AS MATERIALIZED (SELECT * FROM {}), ended AS (
-    DELETE FROM delayed_events d USING input i WHERE d.event_id = i.id AND d.due_at = i.leased_until
+    DELETE FROM delayed_events d USING input i WHERE d.event_id = i.id AND d.leased_until = i.leased_until
     RETURNING d.event_id, d.application_id, d.accepted_at
 ), fresh AS MATERIALIZED (
     SELECT i.* FROM ended JOIN input i ON i.id = ended.event_id WHERE i.is_open
@@ -222,18 +221,19 @@ impl Store {
         Ok(persisted(&connection.query(&statement, &parameters).await?))
     }
 
-    /// Ends the leases of events: a next look finds the events `wait` from now, or at once, in the order of their times.
+    /// Ends the leases of events: a next look finds the events after `wait`, or at once.
     pub async fn release_due(&self, events: &[&DueEvent], wait: Option<Duration>) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());
         }
-        let columns = Columns::new(events, 2)
-            .column("id", "uuid", |event| event.id.0)
-            .column("due_at", "timestamptz", |event| event.due_at)
-            .column("leased_until", "timestamptz", |event| event.leased_until);
+        let columns = Columns::new(events, 2).column("id", "uuid", |event| event.id.0).column(
+            "leased_until",
+            "timestamptz",
+            |event| event.leased_until,
+        );
         let statement = format!(
-            "UPDATE delayed_events d SET due_at = coalesce(now() + $1::bigint * interval '1 millisecond', i.due_at)
-             FROM {} WHERE d.event_id = i.id AND d.due_at = i.leased_until",
+            "UPDATE delayed_events d SET leased_until = now() + $1::bigint * interval '1 millisecond'
+             FROM {} WHERE d.event_id = i.id AND d.leased_until = i.leased_until",
             columns.table("i")
         );
         let connection = self.writer().await?;
@@ -296,7 +296,6 @@ fn due_event(keyring: &Keyring, row: &Row) -> DueEvent {
         id,
         application: ApplicationId(row.get("application_id")),
         accepted_at: row.get("accepted_at"),
-        due_at: row.get("due_at"),
         leased_until: row.get("leased_until"),
         content: content(),
     }

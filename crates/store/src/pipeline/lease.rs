@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::{
     Keyring, Store, StoreError,
     connection::store::milliseconds,
-    pipeline::{bodies::open_body, columns::Columns, fifo::IN_ORDER},
+    pipeline::{access_tokens::LACKS_TOKEN, bodies::open_body, columns::Columns, fifo::IN_ORDER},
 };
 
 /// Condition on queued deliveries `o` to be sent alone. A delivery unreadable in one process rests for a minute instead
@@ -29,10 +29,7 @@ fn suspects() -> String {
         "o.unknowns >= {ALONE_FROM} AND o.state || '' = 'queued'
            AND EXISTS (SELECT FROM endpoints p
                        WHERE p.id = o.endpoint_id AND p.status = 'enabled' AND p.deleted_at IS NULL
-                         AND (p.authentication IS NULL OR p.authentication::jsonb ->> 'type' <> 'oauth2'
-                              OR EXISTS (SELECT FROM endpoint_tokens t
-                                         WHERE t.endpoint_id = p.id AND t.version = p.authentication_version
-                                           AND t.usable_until > now())))
+                         AND NOT ({LACKS_TOKEN}))
            AND o.since < now() - CASE o.reason WHEN 'application_unreadable' THEN interval '1 minute'
                                                ELSE interval '1 s' END"
     )

@@ -19,6 +19,7 @@ use crate::{
     connection::store::row_count,
     history::delivery_pages::IS_OPEN,
     pipeline::{
+        access_tokens::LACKS_TOKEN,
         backlogs::{TouchedBacklog, touched, with_backlogs},
         bodies::open_body,
         columns::Columns,
@@ -178,14 +179,17 @@ impl Store {
 
     /// Counts the queued deliveries of a replay, up to `most`.
     pub async fn queued_of_replay(&self, id: ReplayId, most: usize) -> Result<usize, StoreError> {
-        // Paused, dead and resting endpoints do not count: the replay to other endpoints continues.
-        let statement = "SELECT count(*) FROM (
-                             SELECT FROM open_deliveries o WHERE replay_id = $1 AND state = 'queued'
-                               AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id
-                                                 AND (b.owner IS NULL AND b.reason = 'paused' OR b.next_probe IS NOT NULL
-                                                      OR b.rests_until > now()))
-                             LIMIT $2) queued";
-        let row = self.connection().await?.query_one(statement, &[&id.0, &row_count(most)]).await?;
+        // Endpoints that are paused, dead, resting or without a token do not count: the replay to others continues.
+        let statement = format!(
+            "SELECT count(*) FROM (
+                 SELECT FROM open_deliveries o WHERE replay_id = $1 AND state = 'queued'
+                   AND NOT EXISTS (SELECT FROM endpoint_backlogs b WHERE b.endpoint_id = o.endpoint_id
+                                     AND (b.owner IS NULL AND b.reason = 'paused' OR b.next_probe IS NOT NULL
+                                          OR b.rests_until > now()))
+                   AND NOT EXISTS (SELECT FROM endpoints p WHERE p.id = o.endpoint_id AND {LACKS_TOKEN})
+                 LIMIT $2) queued"
+        );
+        let row = self.connection().await?.query_one(&statement, &[&id.0, &row_count(most)]).await?;
         Ok(usize::try_from(row.get::<_, i64>(0)).unwrap_or_default())
     }
 

@@ -1,5 +1,6 @@
 //! A database for each test, copied from a template, with common helpers.
 
+mod authentication;
 mod events;
 mod look;
 mod measure;
@@ -12,6 +13,7 @@ use fanfare_store::{Outbox, Store};
 use tokio_postgres::{AsyncMessage, Client, NoTls, Row, types::ToSql};
 use uuid::Uuid;
 
+pub(crate) use authentication::{authenticate, oauth2};
 pub(crate) use events::{
     LEASE, Sent, accepted, delivered, failed, keyed, lease_of, moment, scheduled, sorted, starting, timed, to,
 };

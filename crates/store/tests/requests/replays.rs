@@ -7,13 +7,16 @@ use fanfare_domain::{
         State,
         replay::{ReplayState, Replayed},
     },
+    endpoint::access_token::GrantedToken,
     ids::ReplayId,
 };
 use fanfare_store::{NewReplay, Step, Wanted};
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::database::{APPLICATION, Database, ONE, Sent, TWO, endpoint, failed, moment, starting};
+use crate::database::{
+    APPLICATION, Database, ONE, Sent, TWO, authenticate, endpoint, failed, lease_id, moment, oauth2, starting,
+};
 
 async fn prepared(database: &Database) -> (NewReplay, Vec<Wanted>, Vec<Sent>) {
     let mut sent = Vec::new();
@@ -100,4 +103,29 @@ async fn a_delivery_that_was_requested_meanwhile_is_opened_once() {
         (database.count("open_deliveries").await, database.count("open_deliveries WHERE class = 1").await),
         (3, 2)
     );
+}
+
+#[tokio::test]
+async fn deliveries_that_cannot_be_sent_now_fill_no_room_of_a_replay() {
+    let database = Database::new().await;
+    let (replay, wanted, _) = prepared(&database).await;
+    database.store.advance_replay(&replay, step(&wanted, true), &wanted, Some(ONE)).await.expect("a commit");
+    let queued = async || database.store.queued_of_replay(replay.id, 10).await.expect("a count");
+    assert_eq!(queued().await, 3);
+    database.run("UPDATE endpoint_backlogs SET rests_until = now() + interval '1 h'").await;
+    assert_eq!(queued().await, 0, "the endpoint rests");
+    database.run("UPDATE endpoint_backlogs SET rests_until = now() - interval '1 h'").await;
+    assert_eq!(queued().await, 3);
+
+    let version = authenticate(&database, &oauth2("s3cret")).await;
+    assert_eq!(queued().await, 0, "no token");
+    let fetch = lease_id(1);
+    database.store.begin_fetch(endpoint(1), version, fetch).await.expect("a commit").expect("a fetch");
+    assert_eq!(queued().await, 0, "no token yet");
+    let token = GrantedToken { token: "token".to_owned().into(), life: Duration::from_secs(3600) };
+    let granted = database.store.grant_token(endpoint(1), (version, fetch), &token, Timestamp::now()).await;
+    assert!(granted.expect("a commit"));
+    assert_eq!(queued().await, 3);
+    database.run("UPDATE endpoint_tokens SET usable_until = now()").await;
+    assert_eq!(queued().await, 0, "the token has ended");
 }

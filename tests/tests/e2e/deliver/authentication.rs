@@ -1,13 +1,13 @@
 //! Authentication at receivers: Basic, bearer, and OAuth 2.0 with token servers that expire, fail, hang and lie.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanfare_tests::{
     metrics::metric,
     patience::until,
     receiver::Behaviour,
     token_server::{TokenAnswer, TokenServer},
-    world::{Endpoint, World},
+    world::{Endpoint, World, process::fanfare},
 };
 use serde_json::{Value, json};
 
@@ -137,7 +137,7 @@ async fn tokens_that_expire_each_second_while_a_thousand_deliveries_wait() {
     world.change(&own, &json!({ "status": "paused" })).await;
     publish(&world, 1000).await;
     world.receiver.script("own", &[Behaviour::Answer(200, Duration::from_millis(50))]);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     world.change(&own, &json!({ "status": "enabled" })).await;
     let received = world.receiver.wait_for("own", 1000).await;
     let seconds = began.elapsed().as_secs();
@@ -247,4 +247,41 @@ async fn a_401_discards_the_token_once_and_counts_as_a_failure() {
     assert_eq!(test.data()["delivered"], json!(true), "{}", test.body);
     assert_eq!(world.receiver.received("own")[2].header("authorization"), "Bearer secret-token-1");
     assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn token_servers_that_hang_hold_up_no_other_application() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let hanging = TokenServer::start(TokenAnswer::Hang).await;
+    for number in 0..70 {
+        created(&world, &format!("hanging-{number}"), oauth2(&hanging)).await;
+    }
+    world.publish(&json!({ "type": "a", "data": {} })).await;
+    until("fetches", async || (hanging.requests().len() >= 8).then_some(())).await;
+
+    let application = fanfare(&world.variables, &["app", "create", "other"]);
+    let key = world.create_key(&["--role", "manage", "--application", &application]);
+    let client = world.client().with_key(&key);
+    client.accepted().await;
+    let server = TokenServer::start(TokenAnswer::Token(60_000)).await;
+    let new = json!({ "url": world.receiver.url("own"), "events": ["a"], "authentication": oauth2(&server) });
+    assert_eq!(client.post("webhooks", &new).await.status, 201);
+    world.known().await;
+    let began = Instant::now();
+    assert_eq!(client.post("events", &json!({ "type": "a", "data": {} })).await.status, 202);
+    world.receiver.wait_for("own", 1).await;
+    assert!(began.elapsed() < Duration::from_secs(8), "a fetch gives up after ten seconds: {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_backlog_without_a_token_ends() {
+    let world = World::new().await;
+    let _dispatcher = world.dispatcher().await;
+    let server = TokenServer::start(TokenAnswer::Status(503, String::new())).await;
+    created(&world, "own", oauth2(&server)).await;
+    world.publish(&json!({ "type": "a", "data": {} })).await;
+    until("a backlog", async || (world.rows("endpoint_backlogs", "owner IS NOT NULL").await == 1).then_some(())).await;
+    world.database().await.execute("DELETE FROM open_deliveries", &[]).await.expect("a commit");
+    until("the end of the backlog", async || (world.rows("endpoint_backlogs", "true").await == 0).then_some(())).await;
 }

@@ -330,11 +330,13 @@ impl ApiState {
         let Some((oauth2, version)) = endpoint.oauth2() else { return Ok(None) };
         let end = Instant::now() + TOKEN_LIMIT;
         while Instant::now() < end {
-            let fetch = LeaseId::new(self.store.now(), rand::random());
-            let TokenLook { token, turn } = self.store.access_token(endpoint.id, version, fetch).await?;
-            if let TokenTurn::Fetch(failures) = turn {
-                self.fetch_token(endpoint.id, oauth2, (version, fetch), failures).await?;
-                continue;
+            let TokenLook { token, turn } = self.store.access_token(endpoint.id, version).await?;
+            if turn == TokenTurn::Due {
+                let fetch = LeaseId::new(self.store.now(), rand::random());
+                if let Some(failures) = self.store.begin_fetch(endpoint.id, version, fetch).await? {
+                    self.fetch_token(endpoint.id, oauth2, (version, fetch), failures).await?;
+                    continue;
+                }
             }
             if let Some(token) = token {
                 let header = bearer(token.token.reveal());
