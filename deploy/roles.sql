@@ -5,9 +5,9 @@
 --   fanfare_ingest   serves the API, which everybody can reach: changes no schema, deletes no record of a delivery or an
 --                    attempt, and can only append to the audit log
 --
--- Create both (CREATE ROLE … LOGIN PASSWORD …) and the database (CREATE DATABASE … OWNER fanfare), run `fanfare migrate` as
--- fanfare, and then this as fanfare: after the first migration, and again after each, for the tables that are new.
--- `fanfare migrate --ingest-role fanfare_ingest` does both.
+-- Create both (CREATE ROLE … LOGIN PASSWORD …) and the database (CREATE DATABASE … OWNER fanfare), run `fanfare
+-- migrate` as fanfare, and then this as fanfare: after the first migration, and again after each, for the tables that
+-- are new. `fanfare migrate --ingest-role fanfare_ingest` does both.
 
 BEGIN;
 
@@ -44,7 +44,8 @@ GRANT INSERT ON ordering_signals TO fanfare_ingest;
 -- Sessions of the web pages. The partitions job deletes old sessions.
 GRANT INSERT, UPDATE ON sessions TO fanfare_ingest;
 
--- Its own row among the processes. Counts for charts, usage, depths of queues and runs of jobs are written by dispatchers only.
+-- Its own row among the processes. Counts for charts, usage, depths of queues and runs of jobs are written by
+-- dispatchers only.
 GRANT INSERT, UPDATE, DELETE ON processes TO fanfare_ingest;
 
 -- Append-only, also without the trigger that enforces it.

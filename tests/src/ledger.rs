@@ -42,8 +42,9 @@ impl Subscriber {
     }
 }
 
-/// Answers to `requests` requests: one of `period` fails, at varying distances. With a fixed distance, a retry that comes
-/// after as many other requests each time would fail each time. The last answer, which all further requests get, is good.
+/// Answers to `requests` requests: one of `period` fails, at varying distances. With a fixed distance, a retry that
+/// comes after as many other requests each time would fail each time. The last answer, which all further requests get,
+/// is good.
 pub fn flaky(period: usize, requests: usize) -> Vec<Behaviour> {
     let fails = |number: usize| number % period == (number / period).pow(2) % period;
     let answers = (1..requests).map(|number| if fails(number) { Behaviour::FAIL } else { Behaviour::OK });

@@ -65,8 +65,8 @@ impl Setup {
     }
 }
 
-/// An application with a receiver and a client, in a stack of its own or in a shared stack. The drop of the last world of
-/// a stack removes database, queues and files. A drop by a panic prints the logs of all processes.
+/// An application with a receiver and a client, in a stack of its own or in a shared stack. The drop of the last world
+/// of a stack removes database, queues and files. A drop by a panic prints the logs of all processes.
 pub struct World {
     stack: Arc<Stack>,
     /// Environment variables of the processes.

@@ -87,8 +87,8 @@ impl DayWriter<'_> {
         Ok(())
     }
 
-    /// Writes the last object and the manifest, and deletes the objects of interrupted writers. If another writer of the
-    /// deployment was quicker, its manifest counts.
+    /// Writes the last object and the manifest, and deletes the objects of interrupted writers. If another writer of
+    /// the deployment was quicker, its manifest counts.
     ///
     /// # Errors
     /// If the object storage fails, lacks an object that was written, or has the day of another deployment. The day is

@@ -65,11 +65,6 @@ impl BrokerSettings {
         Self { max_body, ..self }
     }
 
-    /// The same settings with the exchange at which other publishers publish events with an ordering key.
-    pub fn with_order_over_amqp(self, order_over_amqp: bool) -> Self {
-        Self { topology: self.topology.with_order_over_amqp(order_over_amqp), ..self }
-    }
-
     /// The same settings for a user at the broker without the right to declare. Other processes declare the topology.
     pub fn without_declarations(self) -> Self {
         Self { declares: false, ..self }

@@ -33,8 +33,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// would get all messages again, and more to do. Heartbeats find a silent broker.
 const LATEST_CONFIRM: Duration = Duration::from_secs(60);
 
-/// Maximum publishes that await confirms in time. Late publishes have left the window: a queue that takes nothing leaves
-/// the places to others.
+/// Maximum publishes that await confirms in time. Late publishes have left the window: a queue that takes nothing
+/// leaves the places to others.
 const MAX_IN_FLIGHT: usize = 1024;
 
 /// Interval between checks of an idle connection.
@@ -297,7 +297,8 @@ async fn publish_one(channel: Channel, job: Job, place: OwnedSemaphorePermit) ->
             Err(lapin::ErrorKind::InvalidChannelState(lapin::ChannelState::Error, "no confirms").into()),
         ),
         Ok(Err(error)) => (Err(PublishError::Unknown), Err(error)),
-        // The broker answers heartbeats, and not this publish: the queue may have no leader, or the connection is blocked.
+        // The broker answers heartbeats, and not this publish: the queue may have no leader, or the connection is
+        // blocked.
         Err(_) => (Err(PublishError::Unknown), Ok(Verdict::Fine)),
     };
     let _ = done.send(answer);

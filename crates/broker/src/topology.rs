@@ -42,8 +42,6 @@ pub(crate) const ORDERING_KEY: &str = "ordering-key";
 pub struct Topology {
     prefix: Prefix,
     delays: DelayQueues,
-    /// True if other publishers publish events with an ordering key.
-    order_over_amqp: bool,
 }
 
 /// Prefix of all names of an environment.
@@ -77,13 +75,7 @@ struct Queue {
 impl Topology {
     /// Creates the topology of an environment, with delay queues.
     pub fn new(prefix: Prefix, delays: DelayQueues) -> Self {
-        Self { prefix, delays, order_over_amqp: false }
-    }
-
-    /// With the exchange at which other publishers publish events with an ordering key.
-    #[must_use]
-    pub fn with_order_over_amqp(self, order_over_amqp: bool) -> Self {
-        Self { order_over_amqp, ..self }
+        Self { prefix, delays }
     }
 
     /// Exchange for published events.
@@ -101,26 +93,29 @@ impl Topology {
         self.named("ordered")
     }
 
-    /// Exchange at which other publishers publish events with an ordering key: the broker chooses the queue. Declared
-    /// on demand, since the exchange needs a plugin of RabbitMQ.
+    /// Exchange at which other publishers publish events with an ordering key: a single queue has all of them.
     pub fn ordered_by_key_exchange(&self) -> String {
         self.named("ordered-by-key")
     }
 
-    /// Exchange behind [`Self::ordered_exchange`], which chooses the queue. Publishers publish to topic exchanges only, as
-    /// RabbitMQ confines a user to its applications there.
+    /// Exchange behind [`Self::ordered_exchange`], which chooses the queue. Publishers publish to topic exchanges only,
+    /// as RabbitMQ confines a user to its applications there.
     fn partitions_exchange(&self) -> String {
         self.named("ordered.partitions")
     }
 
-    /// Exchange behind [`Self::ordered_by_key_exchange`], which chooses the queue.
-    fn keys_exchange(&self) -> String {
-        self.named("ordered.keys")
-    }
-
     /// Queues of events with an ordering key. A single consumer reads each.
     pub fn ordered_queues(&self) -> Vec<String> {
-        (0..PARTITIONS).map(|partition| self.named(&format!("ordered.{partition}"))).collect()
+        let queues = (0..PARTITIONS).map(|partition| self.partition_queue(partition));
+        queues.chain([self.ordered_by_key_queue()]).collect()
+    }
+
+    fn partition_queue(&self, partition: u8) -> String {
+        self.named(&format!("ordered.{partition}"))
+    }
+
+    fn ordered_by_key_queue(&self) -> String {
+        self.named("ordered.by-key")
     }
 
     /// True for an exchange at which events are published.
@@ -209,8 +204,13 @@ impl Topology {
             arguments: self.delay_queue(delay),
             binding: deliveries(&delay_name(delay)),
         }));
-        queues.extend(self.ordered_queues().into_iter().zip(0_u8..).map(|(name, partition)| Queue {
-            name,
+        queues.push(Queue {
+            name: self.ordered_by_key_queue(),
+            arguments: self.ordered_queue(),
+            binding: (self.ordered_by_key_exchange(), "#".to_owned(), FieldTable::default()),
+        });
+        queues.extend((0..PARTITIONS).map(|partition| Queue {
+            name: self.partition_queue(partition),
             arguments: self.ordered_queue(),
             binding: (self.partitions_exchange(), String::new(), of_partition(partition)),
         }));
@@ -251,43 +251,22 @@ impl Topology {
         }
         let alternate = table([("alternate-exchange", self.unrouted())]);
         declare_exchange(channel, self.events_exchange(), ExchangeKind::Topic, alternate.clone()).await?;
-        declare_chooser(channel, self.partitions_exchange(), ExchangeKind::Headers, alternate.clone()).await?;
+        declare_exchange(channel, self.ordered_by_key_exchange(), ExchangeKind::Topic, alternate.clone()).await?;
+        declare_partitions(channel, self.partitions_exchange(), alternate.clone()).await?;
         declare_exchange(channel, self.deliveries_exchange(), ExchangeKind::Direct, alternate).await?;
         for queue in others {
             declare_queue(channel, queue).await?;
         }
         // Last: a key must not pass while some of the queues are bound.
-        declare_before(channel, self.ordered_exchange(), self.partitions_exchange(), self.unrouted()).await?;
-        if self.order_over_amqp {
-            self.declare_ordered_by_key(channel).await?;
-        }
-        Ok(())
-    }
-
-    /// Declares the exchange that chooses the queue by the header with the ordering key. Needs the plugin
-    /// `rabbitmq_consistent_hash_exchange`, which ships with RabbitMQ.
-    async fn declare_ordered_by_key(&self, channel: &Channel) -> lapin::Result<()> {
-        let arguments = table([("hash-header", ORDERING_KEY.to_owned()), ("alternate-exchange", self.unrouted())]);
-        let (chooser, kind) = (self.keys_exchange(), ExchangeKind::Custom("x-consistent-hash".to_owned()));
-        declare_chooser(channel, chooser.clone(), kind, arguments).await?;
-        for queue in self.ordered_queues() {
-            // The routing key is the queue's share of the keys.
-            let (options, matched) = (QueueBindOptions::default(), FieldTable::default());
-            answered(channel.queue_bind(queue.into(), chooser.clone().into(), "1".into(), options, matched)).await?;
-        }
-        declare_before(channel, self.ordered_by_key_exchange(), chooser, self.unrouted()).await
+        declare_before(channel, self.ordered_exchange(), self.partitions_exchange(), self.unrouted()).await
     }
 }
 
-/// Declares an exchange that chooses a queue. Nobody publishes there: topic permissions apply to topic exchanges only.
-async fn declare_chooser(
-    channel: &Channel,
-    name: String,
-    kind: ExchangeKind,
-    arguments: FieldTable,
-) -> lapin::Result<()> {
+/// Declares the exchange that chooses a queue by the header. Nobody publishes there: topic permissions apply to topic
+/// exchanges only.
+async fn declare_partitions(channel: &Channel, name: String, arguments: FieldTable) -> lapin::Result<()> {
     let options = ExchangeDeclareOptions { durable: true, internal: true, ..ExchangeDeclareOptions::default() };
-    answered(channel.exchange_declare(name.into(), kind, options, arguments)).await
+    answered(channel.exchange_declare(name.into(), ExchangeKind::Headers, options, arguments)).await
 }
 
 /// Declares a topic exchange, and binds the exchange that chooses a queue.

@@ -48,7 +48,6 @@ impl DoctorSettings {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
         let broker = environment.broker();
         let prefix = environment.prefix();
-        let order_over_amqp = environment.order_over_amqp();
         let database = environment.database();
         let dialects = environment.dialects();
         let max_event_bytes = environment.max_event_bytes();
@@ -61,8 +60,7 @@ impl DoctorSettings {
         let delays = DelayQueues::new(dialects?.waits());
         let (url, of_database) = database?;
         Some(Self {
-            broker: BrokerSettings::new((urls, credentials.clone()), prefix?, delays, "fanfare doctor")
-                .with_order_over_amqp(order_over_amqp?),
+            broker: BrokerSettings::new((urls, credentials.clone()), prefix?, delays, "fanfare doctor"),
             credentials,
             store: StoreSettings { url, credentials: of_database, connections: 2, keyring: Keyring::empty() },
             max_event_bytes: max_event_bytes?,

@@ -1,8 +1,8 @@
 //! `fanfare relay`: publishes the rows of a publisher's outbox table, in order.
 //!
 //! A row leaves the table after the broker's confirm, so that a kill at any moment loses no event. A row may then be
-//! published again; Fanfare delivers an id once. The next row of an ordering key waits for the confirm of the row before.
-//! Copies of two relays therefore do not change the order either: the lock saves work, and protects nothing.
+//! published again; Fanfare delivers an id once. The next row of an ordering key waits for the confirm of the row
+//! before. Copies of two relays therefore do not change the order either: the lock saves work, and protects nothing.
 
 mod deferred;
 mod metric;
@@ -181,8 +181,8 @@ impl Relay {
         }
     }
 
-    /// Publishes as the active relay. Ends at `stop`, while another relay is active, and without the broker: another relay
-    /// may have a broker.
+    /// Publishes as the active relay. Ends at `stop`, while another relay is active, and without the broker: another
+    /// relay may have a broker.
     async fn work_as_active(&self, stop: &CancellationToken) -> Result<(), StoreError> {
         let Some(lock) = self.outbox.try_lock().await? else { return Ok(()) };
         self.has_database.store(true, Ordering::Relaxed);
@@ -233,8 +233,9 @@ impl Relay {
         Ok(())
     }
 
-    /// Publishes rows. A row that the broker does not confirm is published again alone. If that ends the connection, the
-    /// row is deferred: its message would end the publishing of all others. Returns false if the broker takes nothing.
+    /// Publishes rows. A row that the broker does not confirm is published again alone. If that ends the connection,
+    /// the row is deferred: its message would end the publishing of all others. Returns false if the broker takes
+    /// nothing.
     async fn publish(&self, rows: Vec<OutboxRow>, deferred: &mut Deferred) -> Result<bool, StoreError> {
         let mut valid = Vec::with_capacity(rows.len());
         for row in rows {
@@ -273,8 +274,8 @@ impl Relay {
         Ok(true)
     }
 
-    /// Publishes a chain until `end`, or until a row is not confirmed. Returns the positions of the published rows, and the
-    /// row without a confirm.
+    /// Publishes a chain until `end`, or until a row is not confirmed. Returns the positions of the published rows, and
+    /// the row without a confirm.
     async fn publish_chain(&self, chain: Vec<OutboxRow>, end: Instant) -> (Vec<i64>, Option<OutboxRow>) {
         let mut published = Vec::with_capacity(chain.len());
         for row in chain {

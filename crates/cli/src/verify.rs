@@ -11,8 +11,8 @@ use clap::{Args, ValueEnum};
 use fanfare_broker::{BrokerSettings, Publisher};
 use fanfare_domain::{
     access::api_key::{Role, Token},
-    application::EndpointStatus,
     dialect::DEFAULT_DIALECT,
+    endpoint::EndpointStatus,
     ids::{ApplicationId, EndpointId, KeyId},
     time::parse_duration,
 };
@@ -58,8 +58,8 @@ pub(crate) struct VerifyArguments {
     /// URL of the API.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     api: String,
-    /// URL at which dispatchers reach the receiver of this command; a path of this run is added. Default: http:// and the
-    /// address of --listen.
+    /// URL at which dispatchers reach the receiver of this command; a path of this run is added. Default: http:// and
+    /// the address of --listen.
     #[arg(long)]
     url: Option<String>,
     /// Address and port of the receiver.
@@ -95,8 +95,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "expected a whole number with the unit ms, s, m, h or d, such as 10m".to_owned())
 }
 
-/// Runs until the end of the given times, or until SIGINT or SIGTERM; then waits for the last deliveries. A second signal
-/// ends the process.
+/// Runs until the end of the given times, or until SIGINT or SIGTERM; then waits for the last deliveries. A second
+/// signal ends the process.
 ///
 /// # Errors
 /// If the endpoint cannot be set up, or the deployment breaks a promise.

@@ -28,6 +28,7 @@ pub(crate) fn routes() -> Routes<Console> {
         .route("/settings", get(settings::form).post(settings::save))
         .route("/usage", get(usage::show))
         .route("/signing-keys", get(signing_keys::show).post(signing_keys::rotate))
+        .route("/signing-keys/end", post(signing_keys::end))
         .route("/attempts", get(deliveries::attempts::list))
         .route("/deliveries", get(deliveries::list))
         .route("/deliveries/resend", get(deliveries::ask_many).post(deliveries::resend_many))

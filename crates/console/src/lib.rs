@@ -1,7 +1,7 @@
 //! The web pages: the console for operators and staff, the portal for customers.
 //!
-//! A page calls the functions of the management API. A page can do and show nothing that the API cannot. `frame` has the
-//! parts of all pages, `session` the sign-in and the guard of all requests. `operations` has the pages of all
+//! A page calls the functions of the management API. A page can do and show nothing that the API cannot. `frame` has
+//! the parts of all pages, `session` the sign-in and the guard of all requests. `operations` has the pages of all
 //! applications, `application` the pages of one application, `reference` the page about the API.
 
 mod application;

@@ -1,5 +1,5 @@
-//! The reference of the API: a page made from the OpenAPI document, without a session. The page is a single file: saved,
-//! it works offline.
+//! The reference of the API: a page made from the OpenAPI document, without a session. The page is a single file:
+//! saved, it works offline.
 
 mod document;
 mod examples;

@@ -1,7 +1,7 @@
 //! Access tokens in memory, of endpoints with OAuth 2.0. An attempt takes a token at once, or the delivery is queued.
 //!
-//! The first look at an endpoint without a token asks for a task, [`crate::jobs::TokenFetches`], that keeps the token as
-//! long as the token is in use.
+//! The first look at an endpoint without a token asks for a task, [`crate::jobs::TokenFetches`], that keeps the token
+//! as long as the token is in use.
 
 use std::{
     collections::HashMap,
@@ -10,8 +10,7 @@ use std::{
 };
 
 use fanfare_domain::{
-    application::Endpoint,
-    endpoint::authentication::bearer,
+    endpoint::{Endpoint, authentication::bearer},
     ids::{ApplicationId, EndpointId},
 };
 use fanfare_store::AccessToken;
@@ -109,7 +108,7 @@ impl AccessTokens {
         let mut kept = self.kept();
         let Some(entry) = kept.get_mut(&endpoint) else { return };
         let is_present = |token: &mut LiveToken| (token.version, token.generation) == (sent.version, sent.generation);
-        if entry.token.take_if(is_present).is_some() {
+        if entry.token.take_if(is_present).is_some() && sent.version == entry.version {
             entry.refused = Some(sent.generation);
             entry.changed.notify_one();
         }
@@ -150,8 +149,8 @@ impl AccessTokens {
         }
     }
 
-    /// Forgets an endpoint that no attempt looks at any more, once the token is to be renewed. A backlog that waits for a
-    /// token looks every few seconds. False if the token is in use.
+    /// Forgets an endpoint that no attempt looks at any more, once the token is to be renewed. A backlog that waits for
+    /// a token looks every few seconds. False if the token is in use.
     pub(crate) fn forget_unused(&self, endpoint: EndpointId) -> bool {
         let mut kept = self.kept();
         let is_unused = kept.get(&endpoint).is_none_or(|entry| {
@@ -173,7 +172,8 @@ impl AccessTokens {
     /// Number of endpoints in use whose last fetch failed and that have no usable token.
     pub(crate) fn without_token(&self) -> usize {
         let now = Instant::now();
-        let lacks = |kept: &&Kept| kept.is_failing && kept.token.as_ref().is_none_or(|token| token.usable_until <= now);
+        let has = |kept: &Kept, token: &LiveToken| token.version == kept.version && now < token.usable_until;
+        let lacks = |kept: &&Kept| kept.is_failing && !kept.token.as_ref().is_some_and(|token| has(kept, token));
         self.kept().values().filter(lacks).count()
     }
 
@@ -272,6 +272,10 @@ mod tests {
         assert!(!tokens.put(id(), 3, &token(1), times()), "the last attempt had the settings 2");
         // A restored database has older settings.
         assert!(!look(0) && tokens.put(id(), 0, &token(1), times()) && look(0));
+        let sent = present(&tokens).expect("a token");
+        assert!(!look(2));
+        tokens.refused(id(), &sent);
+        assert_eq!(tokens.take_refused(id(), 2), None, "a late refusal concerns no token of other settings");
     }
 
     #[tokio::test(start_paused = true)]

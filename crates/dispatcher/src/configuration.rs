@@ -60,6 +60,8 @@ pub(crate) struct Operational {
     pub(crate) application: Option<ApplicationId>,
     /// Address of the web pages, for links.
     pub(crate) console: Option<Url>,
+    /// True if mails tell owners the changes of lasting conditions.
+    pub(crate) is_mailed: bool,
 }
 
 /// Settings of failure mails to owners of endpoints.
@@ -97,7 +99,6 @@ impl Configuration {
     pub(crate) fn read(environment: &mut Environment) -> Option<Self> {
         let broker = environment.broker();
         let prefix = environment.prefix();
-        let order_over_amqp = environment.order_over_amqp();
         let database = environment.database();
         let connections = environment.database_connections();
         let keyring: Option<Keyring> = environment.secret_keys();
@@ -134,7 +135,6 @@ impl Configuration {
         Some(Self {
             broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare dispatcher")
                 .with_keys(keys)
-                .with_order_over_amqp(order_over_amqp?)
                 .with_max_body(limits?.event_bytes),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             outbound: outbound?,
@@ -260,7 +260,7 @@ fn mails(environment: &mut Environment) -> Option<Mails> {
         Some(_) => environment.required("FANFARE_MAIL_FROM", meaning),
         None => environment.optional("FANFARE_MAIL_FROM", meaning),
     };
-    let meaning = "minimum time between two mails to a recipient; the next mail reports all failures since";
+    let meaning = "minimum time between two mails to a recipient; the next mail reports all since";
     let interval = environment.duration("FANFARE_MAIL_DIGEST", "15m", meaning);
     Some(Mails { server: server.zip(from), interval: interval? })
 }
@@ -269,7 +269,11 @@ fn operational(environment: &mut Environment) -> Operational {
     let meaning = "application that gets operational events, such as a webhook that fails for an hour \
                    (proto/operational-events.md); without a value, nothing is told";
     let application = environment.optional("FANFARE_OPERATIONAL_EVENTS_APPLICATION", meaning);
-    Operational { application, console: environment.console_url() }
+    let meaning = "`true`: mails also tell owners that an endpoint is disabled, fails for an hour, rests behind an open \
+                   breaker or is near a limit, and the end of each; needs the application of operational events and a \
+                   mail server";
+    let is_mailed = environment.with_default("FANFARE_MAIL_CONDITIONS", "false", meaning).unwrap_or_default();
+    Operational { application, console: environment.console_url(), is_mailed }
 }
 
 fn parked_limits(environment: &mut Environment) -> Option<ParkedLimits> {

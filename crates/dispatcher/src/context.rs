@@ -10,7 +10,7 @@ use std::{
 
 use fanfare_broker::{Publisher, Topology};
 use fanfare_domain::{
-    application::Endpoint,
+    endpoint::Endpoint,
     ids::{ApplicationId, EndpointId, ProcessId},
 };
 use fanfare_service::{Checks, RecentCount};
@@ -114,13 +114,25 @@ impl Context {
         }
     }
 
-    /// Begins backlogs taken over by the process, or found as owned in the database.
-    pub(crate) fn begin(&self, taken: &[TakenBacklog]) {
+    /// Begins backlogs taken over by the process. A statement may have queued into one of them meanwhile.
+    pub(crate) fn take_over(&self, taken: &[TakenBacklog]) {
         // Before the drain sees the backlogs, which would send past an open breaker or a rest.
-        for backlog in taken.iter().filter(|backlog| !self.backlogs.has(backlog.endpoint)) {
-            self.resume_lane(backlog);
-        }
-        for endpoint in self.backlogs.begin(taken) {
+        taken.iter().for_each(|backlog| self.resume_lane(backlog));
+        self.begin(taken);
+    }
+
+    /// Begins the backlogs that the process owns in the database, and that its memory lacks.
+    pub(crate) fn begin_own(&self, owned: &[TakenBacklog]) {
+        // A known backlog has a newer state in memory.
+        owned
+            .iter()
+            .filter(|backlog| !self.backlogs.has(backlog.endpoint))
+            .for_each(|backlog| self.resume_lane(backlog));
+        self.begin(owned);
+    }
+
+    fn begin(&self, backlogs: &[TakenBacklog]) {
+        for endpoint in self.backlogs.begin(backlogs) {
             self.lanes.set_owned(endpoint, true);
         }
     }

@@ -26,18 +26,23 @@ use crate::{
     context::{Context, Parts},
     database::Database,
     egress::Egress,
-    jobs,
+    jobs::{self, housekeeping},
     lanes::Lanes,
     report::{self, Connections, SharedReport},
     stages::{
         InFlight,
-        attempt::{self, Attempts},
-        events::{self, Events},
-        fan_out::FanOuts,
-        leased::Leases,
-        park,
-        persist::{self, Persist},
-        record, retries, unrouted,
+        intake::{
+            events::{self, Events},
+            fan_out::FanOuts,
+            park,
+            persist::{self, Persist},
+            unrouted,
+        },
+        sending::{
+            attempt::{self, Attempts},
+            leased::Leases,
+            record, retries,
+        },
     },
 };
 
@@ -377,11 +382,11 @@ impl Dispatcher {
         background.spawn(database().reopen(stop.clone()));
         background.spawn(jobs::Recovery { context: shared(), sight: sight.clone() }.run(stop.clone()));
         background.spawn(jobs::Suspects { context: shared(), attempts, sight }.run(stop.clone()));
-        background.spawn(jobs::Sweep { database: database() }.run(stop.clone()));
-        background.spawn(jobs::vacuum(database(), stop.clone()));
-        background.spawn(jobs::census(database(), stop.clone()));
-        background.spawn(jobs::rollups(database(), stop.clone()));
-        background.spawn(jobs::build_indexes(database(), stop.clone()));
+        background.spawn(housekeeping::Sweep { database: database() }.run(stop.clone()));
+        background.spawn(housekeeping::vacuum(database(), stop.clone()));
+        background.spawn(housekeeping::census(database(), stop.clone()));
+        background.spawn(housekeeping::rollups(database(), stop.clone()));
+        background.spawn(housekeeping::build_indexes(database(), stop.clone()));
         let (directory, limits) = (context.directory.clone(), self.held);
         background.spawn(jobs::Holding { database: database(), directory, limits }.run(stop.clone()));
         background.spawn(jobs::Replays { context: shared() }.run(stop.clone()));
@@ -389,7 +394,7 @@ impl Dispatcher {
         self.start_operational_events(background, (context, operational_fan_outs), stop);
         let (retention, audit_retention) = (self.retention, self.audit_retention);
         let (has_archive, archived) = (self.archive.is_some(), Arc::<Notify>::default());
-        let partitions = jobs::Partitions {
+        let partitions = housekeeping::Partitions {
             database: database(),
             retention,
             audit_retention,
@@ -399,9 +404,9 @@ impl Dispatcher {
         };
         background.spawn(partitions.run(stop.clone()));
         if let Some(archive) = self.archive.clone() {
-            background.spawn(jobs::ArchiveDays { archive, database: database(), archived }.run(stop.clone()));
+            background.spawn(housekeeping::ArchiveDays { archive, database: database(), archived }.run(stop.clone()));
         }
-        background.spawn(jobs::trim_parked(database(), self.parked, stop.clone()));
+        background.spawn(housekeeping::trim_parked(database(), self.parked, stop.clone()));
         background.spawn(self.mails.clone().run(stop.clone()));
         background.close();
     }
@@ -415,7 +420,7 @@ impl Dispatcher {
         (context, fan_outs): (&Arc<Context>, FanOuts),
         stop: &CancellationToken,
     ) {
-        let Operational { application, console } = self.operational.clone();
+        let Operational { application, console, is_mailed } = self.operational.clone();
         let Some(application) = application else { return };
         let HeldLimits { max_age, most } = self.held;
         let held = HeldBounds { most, max_age };
@@ -425,6 +430,7 @@ impl Dispatcher {
             application,
             held,
             console,
+            is_mailed,
             is_unsure: false.into(),
         };
         background.spawn(job.run(stop.clone()));

@@ -1,52 +1,39 @@
-//! Background jobs. `presence`, `recovery`, `due_events`, `ordering_keys` and `token_fetches` run in each process. Every other job runs in
-//! a single process at a time, under an advisory lock.
+//! Background jobs. `presence`, `recovery`, `due_events`, `ordering_keys` and `token_fetches` run in each process.
+//! Every other job runs in a single process at a time, under an advisory lock.
 
-mod archive;
-mod census;
 mod digests;
 mod due_events;
 mod failure_mails;
 mod holding;
-mod indexes;
+pub(crate) mod housekeeping;
 mod operational_events;
 mod ordering_keys;
-mod parked;
-mod partitions;
 mod presence;
 mod recovery;
 mod replays;
-mod rollups;
 mod suspects;
-mod sweep;
 mod token_fetches;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use fanfare_domain::{
-    application::{Endpoint, EndpointStatus, Feed},
     delivery::QueueReason,
+    endpoint::{Endpoint, EndpointStatus, Feed},
 };
 use fanfare_store::{AdvisoryLock, Job, Start, Store, StoreError};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use archive::ArchiveDays;
-pub(crate) use census::census;
 pub(crate) use digests::Digests;
 pub(crate) use due_events::DueEvents;
 pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;
-pub(crate) use indexes::build_indexes;
 pub(crate) use operational_events::OperationalEvents;
 pub(crate) use ordering_keys::OrderingKeys;
-pub(crate) use parked::trim_parked;
-pub(crate) use partitions::Partitions;
 pub(crate) use presence::{Presence, Sight, leave, release};
 pub(crate) use recovery::Recovery;
 pub(crate) use replays::Replays;
-pub(crate) use rollups::rollups;
 pub(crate) use suspects::Suspects;
-pub(crate) use sweep::{Sweep, vacuum};
 pub(crate) use token_fetches::TokenFetches;
 
 use crate::{database::Database, metric, report::unix_seconds};

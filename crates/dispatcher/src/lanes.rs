@@ -18,13 +18,13 @@ use std::{
 };
 
 use fanfare_domain::{
-    application::Endpoint,
     delivery::{
         QueueReason,
         egress::Passage,
         lane::{self, Lane, MAX_EXPECTED_WAIT, Pace, bound_share},
         rate::Tokens,
     },
+    endpoint::Endpoint,
     ids::EndpointId,
 };
 use tokio::{
@@ -88,8 +88,8 @@ pub(crate) struct Reserved {
 pub(crate) enum Blocked {
     /// The lane is full: the end of an attempt wakes the drain.
     Lane,
-    /// The rate, the breaker or the endpoint itself permits no attempt before the instant, or the token is looked for again
-    /// then.
+    /// The rate, the breaker or the endpoint itself permits no attempt before the instant, or the token is looked for
+    /// again then.
     Until(Instant, QueueReason),
     /// The application's share of the places is in use.
     Application,
@@ -133,8 +133,8 @@ struct LaneState {
 }
 
 impl Lanes {
-    /// Creates lanes with `limits` behind the gate of our egress and the tokens of endpoints. `wakes` receives the endpoint of an owned backlog when
-    /// the lane has room again.
+    /// Creates lanes with `limits` behind the gate of our egress and the tokens of endpoints. `wakes` receives the
+    /// endpoint of an owned backlog when the lane has room again.
     pub(crate) fn new(
         limits: lane::Limits,
         places: PlaceLimits,

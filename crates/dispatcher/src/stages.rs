@@ -10,20 +10,9 @@
 //!                           ▲──────────────────
 //! ```
 
-pub(crate) mod attempt;
 mod batch;
-pub(crate) mod events;
-pub(crate) mod fan_out;
-pub(crate) mod in_flight;
-pub(crate) mod leased;
-pub(crate) mod matching;
-pub(crate) mod park;
-pub(crate) mod persist;
-pub(crate) mod record;
-pub(crate) mod retries;
-mod retry_messages;
-pub(crate) mod shaping;
+pub(crate) mod intake;
+pub(crate) mod sending;
 mod spans;
-pub(crate) mod unrouted;
 
-pub(crate) use in_flight::InFlight;
+pub(crate) use sending::in_flight::InFlight;

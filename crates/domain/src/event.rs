@@ -239,10 +239,16 @@ pub struct Event {
 impl Event {
     /// An event for tests and samples.
     pub(crate) fn example(event_type: Option<EventType>, data: String) -> Self {
+        let event_type = event_type.unwrap_or_else(|| EventType("example".to_owned()));
+        Self::new(EventId(uuid::Uuid::nil()), ApplicationId(uuid::Uuid::nil()), event_type, data)
+    }
+
+    /// An event without optional members. `data` is JSON text.
+    pub fn new(id: EventId, application: ApplicationId, event_type: EventType, data: String) -> Self {
         Self {
-            id: EventId(uuid::Uuid::nil()),
-            application: ApplicationId(uuid::Uuid::nil()),
-            event_type: event_type.unwrap_or_else(|| EventType("example".to_owned())),
+            id,
+            application,
+            event_type,
             key: None,
             data,
             occurred_at: None,

@@ -1,7 +1,7 @@
 //! Expressions on the data of an event, in the Common Expression Language (CEL).
 //!
-//! The crate `cel` reads the text. [`Expression::condition`] accepts a part of the language, and refuses the rest with the
-//! place and the reason. The evaluation is ours: the crate's has no bound of cost, and its faults have no place.
+//! The crate `cel` reads the text. [`Expression::condition`] accepts a part of the language, and refuses the rest with
+//! the place and the reason. The evaluation is ours: the crate's has no bound of cost, and its faults have no place.
 
 mod cost;
 mod evaluate;

@@ -241,6 +241,11 @@ pub fn is_prefix(text: &str) -> bool {
         && !text.ends_with('_')
 }
 
+/// Least id that begins with `moment`, such as the id of a delivery whose event was accepted then.
+pub fn first_id(moment: Timestamp) -> Uuid {
+    Uuid::from_u128(u128::from(moment.as_millisecond().max(0).unsigned_abs()) << 80)
+}
+
 fn unix_milliseconds(moment: Timestamp) -> u64 {
     u64::try_from(moment.as_millisecond()).unwrap_or(0)
 }

@@ -151,6 +151,18 @@ pub enum Because {
     Deleted,
 }
 
+impl Because {
+    /// Name in the database and in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Recovered => "recovered",
+            Self::Paused => "paused",
+            Self::Disabled => "disabled",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
 /// Figures of a condition: each condition has a few of the members.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -207,7 +207,8 @@ impl From<Radius> for u64 {
     }
 }
 
-/// The look of a portal. The parts that are not given are those of the console. Members of a later release are not read.
+/// The look of a portal. The parts that are not given are those of the console. Members of a later release are not
+/// read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Theme {

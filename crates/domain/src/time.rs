@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+/// Duration of a UTC day.
+pub const DAY: Duration = Duration::from_secs(86400);
 
 /// `moment` plus `wait`, or [`Timestamp::MAX`] on overflow.
 pub fn saturating_add(moment: Timestamp, wait: Duration) -> Timestamp {
@@ -12,6 +15,21 @@ pub fn saturating_add(moment: Timestamp, wait: Duration) -> Timestamp {
 /// `moment` minus `wait`, or [`Timestamp::MIN`] on overflow.
 pub fn saturating_sub(moment: Timestamp, wait: Duration) -> Timestamp {
     moment.checked_sub(wait).unwrap_or(Timestamp::MIN)
+}
+
+/// UTC day of a moment.
+pub fn day_of(moment: Timestamp) -> Date {
+    moment.to_zoned(TimeZone::UTC).date()
+}
+
+/// First moment of a UTC day. The last days of the calendar begin at the last moment that can be told.
+pub fn begin_of(day: Date) -> Timestamp {
+    day.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |begin| begin.timestamp())
+}
+
+/// End of the UTC day of a moment.
+pub fn end_of_day(moment: Timestamp) -> Timestamp {
+    saturating_add(begin_of(day_of(moment)), DAY)
 }
 
 /// Truncates to whole milliseconds, the unit of ids and partitions.
@@ -57,6 +75,14 @@ mod tests {
         for text in ["", "60", "s", "-1s", "1.5s", "60 s", "１s", "9999999999999999999h", "1w", "1e2s"] {
             assert_eq!(parse_duration(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_day_ends_at_midnight() {
+        let midnight: Timestamp = "2026-11-28T00:00:00Z".parse().expect("a time");
+        assert_eq!(end_of_day(midnight), midnight + DAY);
+        assert_eq!(end_of_day(midnight - Duration::from_secs(1)), midnight);
+        assert_eq!(begin_of(day_of(midnight)), midnight);
     }
 
     proptest! {

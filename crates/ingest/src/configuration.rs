@@ -175,7 +175,6 @@ impl Configuration {
         let max_webhooks = environment.number("FANFARE_MAX_WEBHOOKS", "1000", 1..=1_000_000, meaning);
         let broker = environment.broker();
         let prefix = environment.prefix();
-        let order_over_amqp = environment.order_over_amqp();
         let dialects = environment.dialects();
         let database = environment.database();
         let connections = environment.database_connections();
@@ -206,9 +205,7 @@ impl Configuration {
             max_webhooks: max_webhooks?,
             trusted_proxies: trusted_proxies?,
             console: console?,
-            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare ingest")
-                .with_keys(keys)
-                .with_order_over_amqp(order_over_amqp?),
+            broker: BrokerSettings::new(broker?, prefix?, delays, "fanfare ingest").with_keys(keys),
             store: StoreSettings { url, credentials, connections: connections?, keyring: keyring? },
             max_event_bytes: max_event_bytes?,
             outbound: outbound::Settings::new(policy?, extra_roots, name_servers?, proxy),

@@ -9,10 +9,10 @@ use std::{
 use bytes::Bytes;
 use fanfare_credentials::Secret;
 use fanfare_domain::{
-    application::Endpoint,
     delivery::outcome::Outcome,
     dialect::Sending,
     endpoint::{
+        Endpoint,
         authentication::ClientCertificate,
         header::OF_THE_MESSAGE,
         url::{UrlFault, UrlPolicy},
@@ -34,29 +34,31 @@ use tokio::{
 use url::Url;
 
 use crate::{
-    certificates::{Certified, with_certificate},
-    connect::{Connector, Route, refusal},
-    egress::{Proxy, ProxyAddress},
-    evidence::Suspect,
     exchange::{Credential, Exchange, HIDDEN},
     failure::{EgressUnavailable, classify, suspect},
-    name_servers::{NameServer, NameServers},
-    names::Names,
+    network::{
+        certificates::{Certified, with_certificate},
+        connect::{Connector, Route, refusal},
+        egress::{Proxy, ProxyAddress},
+        evidence::Suspect,
+        name_servers::{NameServer, NameServers},
+        names::Names,
+        tls::{SetupError, client_config},
+    },
     sign::delivery_headers,
     timings::{Stopwatch, Timings},
-    tls::{SetupError, client_config},
 };
 
 /// Longest response head, and size of a connection's buffer. `hyper` compares between two reads, so a head of up to
 /// twice this size may pass.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 
-/// Idle time of an unused connection. Node, Apache and uvicorn close after 5 s: a request that crosses their end would be
-/// a failed attempt.
+/// Idle time of an unused connection. Node, Apache and uvicorn close after 5 s: a request that crosses their end would
+/// be a failed attempt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Age after which connections serve no new requests, by default: a host that moved is looked up again, also while requests
-/// come steadily.
+/// Age after which connections serve no new requests, by default: a host that moved is looked up again, also while
+/// requests come steadily.
 const MAX_AGE: Duration = Duration::from_secs(120);
 
 /// Maximum number of unused connections, per scheme, host and port, and in total unless the settings say less. Many

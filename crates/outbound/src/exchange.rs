@@ -65,8 +65,8 @@ impl Exchange {
         }
     }
 
-    /// Reads the response. The status decides: a slow or broken body is no reason to send the event again. The part of the
-    /// body that arrives by the deadline is kept.
+    /// Reads the response. The status decides: a slow or broken body is no reason to send the event again. The part of
+    /// the body that arrives by the deadline is kept.
     pub(crate) async fn answered(response: Response<Incoming>, remaining: Duration, answers: Arc<Semaphore>) -> Self {
         let (head, body) = response.into_parts();
         let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
@@ -107,8 +107,8 @@ impl Credential {
         Some(Self(forms))
     }
 
-    /// The text without the credential, which is no longer than `text`: a credential is longer than [`HIDDEN`]. `None` if
-    /// the credential is not in the text. With `is_cut`, a beginning of the credential at the end is hidden, too.
+    /// The text without the credential, which is no longer than `text`: a credential is longer than [`HIDDEN`]. `None`
+    /// if the credential is not in the text. With `is_cut`, a beginning of the credential at the end is hidden, too.
     fn hidden_in(&self, text: &[u8], is_cut: bool) -> Option<Vec<u8>> {
         let mut shown: Option<Vec<u8>> = None;
         for form in &self.0 {
@@ -183,8 +183,8 @@ impl AsRef<[u8]> for ReadBody {
 }
 
 impl ReadBody {
-    /// Reads until the end, the limit of a body, or the end of the room for all bodies. Dropping an unfinished body closes
-    /// the connection, as `hyper` does not drain the body.
+    /// Reads until the end, the limit of a body, or the end of the room for all bodies. Dropping an unfinished body
+    /// closes the connection, as `hyper` does not drain the body.
     async fn read(&mut self, mut body: Incoming) -> Result<(), hyper::Error> {
         while self.bytes.len() < MAX_RESPONSE_BODY
             && let Some(frame) = body.frame().await

@@ -7,7 +7,7 @@ use std::{error::Error, io, iter};
 use fanfare_domain::delivery::outcome::Outcome;
 use rustls::pki_types::InvalidDnsNameError;
 
-use crate::{
+use crate::network::{
     connect::DialError,
     egress::{TunnelError, WRONG_CREDENTIALS},
     evidence::Suspect,

@@ -11,8 +11,8 @@ mod tests;
 mod trial;
 
 use fanfare_domain::{
-    application::Endpoint,
-    signing_key::{PublicKey, SigningKeys},
+    application::signing_key::{PublicKey, SigningKeys},
+    endpoint::Endpoint,
 };
 use http::{HeaderMap, HeaderName};
 use jiff::{SignedDuration, Timestamp};
@@ -226,7 +226,8 @@ impl Mistake {
 }
 
 /// Tries the secrets and keys that are in force at `now`, and the known mistakes. `keys` are the application's, also if
-/// they do not sign deliveries to the endpoint: a receiver may hold a right key before the endpoint asks for signatures.
+/// they do not sign deliveries to the endpoint: a receiver may hold a right key before the endpoint asks for
+/// signatures.
 pub fn diagnose(endpoint: &Endpoint, keys: Option<&SigningKeys>, arrived: &Arrived<'_>, now: Timestamp) -> Diagnosis {
     let trial = Trial::new(endpoint, keys, arrived, now);
     let timestamp = trial.timestamp();

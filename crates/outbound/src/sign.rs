@@ -2,14 +2,14 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use fanfare_domain::{
-    application::Endpoint,
+    application::signing_key::SigningKey,
     dialect::{Part, Sending, SignatureEncoding, SignatureForm, SignatureKey, SignaturePlace, SignedPlace},
     endpoint::{
+        Endpoint,
         header::{DIGEST_DAY, REPLAY},
         secret::SigningSecret,
     },
     event::ordering::Sequence,
-    signing_key::SigningKey,
 };
 use hmac::{Hmac, KeyInit, Mac};
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
@@ -145,8 +145,8 @@ fn asymmetric_signature(key: &SigningKey, text: &[u8]) -> String {
     format!("{ASYMMETRIC}{}", STANDARD.encode(key.sign(text)))
 }
 
-/// True if `webhook-signature` holds the signature of the request by this secret, as Standard Webhooks 1.0.0 defines it.
-/// Does not judge the age of the request.
+/// True if `webhook-signature` holds the signature of the request by this secret, as Standard Webhooks 1.0.0 defines
+/// it. Does not judge the age of the request.
 pub fn is_signed(headers: &HeaderMap, body: &[u8], secret: &SigningSecret) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let (Some(id), Some(seconds), Some(signatures)) =
@@ -178,11 +178,11 @@ mod tests {
     use std::sync::Arc;
 
     use fanfare_domain::{
-        application::{EndpointSecret, EndpointStatus, Feed},
+        application::signing_key::{ApplicationKey, SigningKeys},
         dialect::{Dialect, Dialects},
+        endpoint::{EndpointSecret, EndpointStatus, Feed},
         event::EventType,
         ids::{ApplicationId, DeliveryId, EndpointId},
-        signing_key::{ApplicationKey, SigningKeys},
     };
     use jiff::Timestamp;
 

@@ -15,8 +15,8 @@ use tracing::Span;
 /// Largest data to check without a thread, in bytes. The costliest accepted schema takes 2 µs a byte.
 pub const CHECKED_AT_ONCE: usize = 8 * 1024;
 
-/// Threads for checks: at most one for an application, and one for a processor. Costly checks of an application delay no
-/// other application. Cheap to clone.
+/// Threads for checks: at most one for an application, and one for a processor. Costly checks of an application delay
+/// no other application. Cheap to clone.
 #[derive(Clone)]
 pub struct Checks {
     processors: Arc<Semaphore>,

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Metric, PROCESS_METRICS,
     listener::{Room, serve},
-    process::report_log,
+    observability::process::report_log,
 };
 
 /// Age of a gauge without a report after which the gauge ends: an old number would be a lie.

@@ -10,7 +10,8 @@ CREATE INDEX endpoints_by_expiry ON endpoints (expires_at) WHERE expires_at IS N
 -- Entries of feeds, partitioned as deliveries are.
 CREATE TABLE feed_entries (
     endpoint_id    uuid NOT NULL,
-    -- Transaction of the entry. Readers stop before the oldest running transaction: no later commit has a smaller number.
+    -- Transaction of the entry. Readers stop before the oldest running transaction: no later commit has a smaller
+    -- number.
     written        bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
     -- Id of the delivery.
     id             uuid NOT NULL,

@@ -25,13 +25,13 @@ CREATE TABLE delivery_sequences (
     sequence bigint NOT NULL
 ) PARTITION BY RANGE (id);
 
--- FIFO: key and number of an open delivery that has a place in the order of its endpoint and key. Such a delivery begins
--- queued, in class 2, which no drain leases. The first of its key goes to class 0 (`advance_keys`).
+-- FIFO: key and number of an open delivery that has a place in the order of its endpoint and key. Such a delivery
+-- begins queued, in class 2, which no drain leases. The first of its key goes to class 0 (`advance_keys`).
 ALTER TABLE open_deliveries ADD COLUMN ordering_key text, ADD COLUMN sequence bigint;
 CREATE INDEX open_in_order ON open_deliveries (endpoint_id, ordering_key, sequence) WHERE ordering_key IS NOT NULL;
 
--- Work list of `advance_keys`: keys whose first delivery may have changed. A commit that opens, ends or fails a delivery
--- with a place in an order adds a row, and locks nothing.
+-- Work list of `advance_keys`: keys whose first delivery may have changed. A commit that opens, ends or fails a
+-- delivery with a place in an order adds a row, and locks nothing.
 CREATE TABLE ordering_signals (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     endpoint_id uuid NOT NULL,
@@ -51,9 +51,9 @@ END $$;
 CREATE TRIGGER end_in_order AFTER DELETE ON open_deliveries FOR EACH ROW WHEN (OLD.ordering_key IS NOT NULL)
     EXECUTE FUNCTION signal_end_in_order();
 
--- Takes up to `most` signals, and moves the deliveries whose turn has come from class 2 into their endpoint's backlog: the
--- first of each key. At endpoints without FIFO, disabled or deleted, all: at most 1000 in a call, with signals for the
--- rest. Returns the number of signals, with the backlogs.
+-- Takes up to `most` signals, and moves the deliveries whose turn has come from class 2 into their endpoint's backlog:
+-- the first of each key. At endpoints without FIFO, disabled or deleted, all: at most 1000 in a call, with signals for
+-- the rest. Returns the number of signals, with the backlogs.
 --
 -- Each statement has a snapshot of its own, behind the locks of the keys. Persist numbers deliveries under the same
 -- locks: no delivery with a smaller number becomes visible later. Locks: keys, then deliveries without a wait, then
@@ -121,7 +121,8 @@ BEGIN
     -- The delivery behind may have failed as often.
     INSERT INTO ordering_signals (endpoint_id, key) SELECT f.endpoint_id, f.ordering_key FROM free f;
 
-    -- A key with a further ended delivery waits for the signal's call, which may park the key: both are in this snapshot.
+    -- A key with a further ended delivery waits for the signal's call, which may park the key: both are in this
+    -- snapshot.
     SELECT array_agg(n.id) INTO moved FROM (
         SELECT first.id FROM unnest(endpoints, keys) AS u(e, k)
         JOIN endpoints p ON p.id = u.e AND p.fifo IS NOT NULL AND p.status <> 'disabled' AND p.deleted_at IS NULL
@@ -176,8 +177,11 @@ DECLARE
     locked uuid[];
 BEGIN
     SELECT array_agg(endpoint_id) INTO locked FROM (
-        SELECT endpoint_id FROM endpoint_backlogs WHERE endpoint_id = ANY (endpoints) AND owner = process
-        ORDER BY endpoint_id FOR UPDATE SKIP LOCKED) rows;
+        -- Locks no backlog with a delivery: a persist that queues would wait.
+        SELECT b.endpoint_id FROM endpoint_backlogs b WHERE b.endpoint_id = ANY (endpoints) AND b.owner = process
+            AND NOT EXISTS (SELECT FROM open_deliveries o WHERE o.endpoint_id = b.endpoint_id AND o.state = 'queued'
+                                                            AND o.class < 2)
+        ORDER BY b.endpoint_id FOR UPDATE SKIP LOCKED) rows;
     DELETE FROM endpoint_backlogs b WHERE b.endpoint_id = ANY (locked)
         AND NOT EXISTS (SELECT FROM open_deliveries o WHERE o.endpoint_id = b.endpoint_id AND o.state = 'queued'
                                                         AND o.class < 2);

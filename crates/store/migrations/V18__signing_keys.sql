@@ -5,7 +5,8 @@ ALTER TABLE endpoints ADD COLUMN signed_by_keys boolean NOT NULL DEFAULT false;
 CREATE TABLE signing_keys (
     application_id uuid NOT NULL REFERENCES applications,
     public_key     bytea NOT NULL CHECK (length(public_key) = 32),
-    -- The private key, encrypted with the keyring's key of this name; application and public key are the associated data.
+    -- The private key, encrypted with the keyring's key of this name; application and public key are the associated
+    -- data.
     key_name       text NOT NULL,
     ciphertext     bytea NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT now(),

@@ -57,3 +57,18 @@ CREATE TABLE operational_marks (
 CREATE INDEX deliveries_given_up ON ONLY deliveries (finished_at) WHERE state = 'failed';
 -- Finds the replays that ended since the last look.
 CREATE INDEX replays_finished ON replays (finished_at) WHERE finished_at IS NOT NULL;
+
+-- Changes of a condition to report to the endpoint's owner by mail: the newest of each condition. The row is deleted
+-- after the mail server has taken the mail.
+CREATE TABLE condition_notices (
+    endpoint_id uuid NOT NULL,
+    condition   text NOT NULL,
+    -- True for the beginning of the condition, false for its end.
+    begins      boolean NOT NULL,
+    -- Beginning of the condition, or of its absence.
+    since       timestamptz NOT NULL,
+    -- Reason of a status that Fanfare has set, or of the end of a condition.
+    reason      text,
+    told_at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (endpoint_id, condition)
+);

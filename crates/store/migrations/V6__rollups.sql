@@ -1,5 +1,5 @@
--- Rollups: counts of attempts and events, for charts. The job `rollups` writes the rows from `attempts`, `deliveries` and
--- `events`; the stages of an event's way write none.
+-- Rollups: counts of attempts and events, for charts. The job `rollups` writes the rows from `attempts`, `deliveries`
+-- and `events`; the stages of an event's way write none.
 
 -- First, as the stages lock `events` before `attempts`: another order causes deadlocks with running processes.
 LOCK TABLE ONLY events IN SHARE MODE;
@@ -16,8 +16,8 @@ ALTER TABLE deliveries
     ADD COLUMN mailed_at timestamptz,
     ADD COLUMN mailed_to text;
 
--- The moment of acceptance at the beginning of a delivery's id, without `numeric`: a third of the time. The rollups call
--- the function for each attempt.
+-- The moment of acceptance at the beginning of a delivery's id, without `numeric`: a third of the time. The rollups
+-- call the function for each attempt.
 CREATE OR REPLACE FUNCTION delivery_accepted_at(id uuid) RETURNS timestamptz LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
     SELECT to_timestamp(('x' || encode(substr(uuid_send(id), 1, 6), 'hex'))::bit(48)::bigint / 1000::float8)
 $$;
@@ -30,8 +30,8 @@ CREATE TABLE rollups (
     at            timestamptz NOT NULL,
     -- 0: the whole deployment, 1: an application, 2: an endpoint.
     kind          smallint NOT NULL,
-    -- Attempts by result: taken, failed by status, and failed without a response. `unknown`: the process died. `other`: a
-    -- response that is not HTTP, or that the dialect refuses, or a request that cannot be made.
+    -- Attempts by result: taken, failed by status, and failed without a response. `unknown`: the process died. `other`:
+    -- a response that is not HTTP, or that the dialect refuses, or a request that cannot be made.
     taken         integer NOT NULL,
     failed_3xx    integer NOT NULL,
     failed_4xx    integer NOT NULL,
@@ -45,7 +45,8 @@ CREATE TABLE rollups (
     -- Events and events without a matching endpoint; 0 in the rows of endpoints.
     events        integer NOT NULL,
     unmatched     integer NOT NULL,
-    -- Buckets of durations, and of times from acceptance to the first attempt. fanfare_domain::diagnosis::rollup has the bounds.
+    -- Buckets of durations, and of times from acceptance to the first attempt. fanfare_domain::diagnosis::rollup has
+    -- the bounds.
     d0 integer NOT NULL, d1 integer NOT NULL, d2 integer NOT NULL, d3 integer NOT NULL, d4 integer NOT NULL, d5 integer NOT NULL, d6 integer NOT NULL,
     d7 integer NOT NULL, d8 integer NOT NULL, d9 integer NOT NULL, d10 integer NOT NULL, d11 integer NOT NULL, d12 integer NOT NULL, d13 integer NOT NULL,
     l0 integer NOT NULL, l1 integer NOT NULL, l2 integer NOT NULL, l3 integer NOT NULL, l4 integer NOT NULL, l5 integer NOT NULL, l6 integer NOT NULL,
@@ -64,8 +65,8 @@ CREATE TABLE rollups_hourly (
     PRIMARY KEY (subject, at)
 ) PARTITION BY RANGE (at);
 
--- Progress of the job: a single row. A statement that counts moves the mark in the same commit, so that each minute counts
--- once.
+-- Progress of the job: a single row. A statement that counts moves the mark in the same commit, so that each minute
+-- counts once.
 CREATE TABLE rollup_marks (
     -- End of the counted minutes.
     counted timestamptz NOT NULL,
@@ -92,7 +93,8 @@ ALTER TABLE processes
     -- Lanes of slow endpoints, and lanes with an open breaker.
     ADD COLUMN lanes_slow        integer NOT NULL DEFAULT 0,
     ADD COLUMN lanes_open        integer NOT NULL DEFAULT 0,
-    -- Owned backlogs; backlogs that wait for a place, their deliveries (counted up to 1,000 each), and the longest wait.
+    -- Owned backlogs; backlogs that wait for a place, their deliveries (counted up to 1,000 each), and the longest
+    -- wait.
     ADD COLUMN backlogs          integer NOT NULL DEFAULT 0,
     ADD COLUMN backlogs_waiting  integer NOT NULL DEFAULT 0,
     ADD COLUMN due               bigint NOT NULL DEFAULT 0,

@@ -11,7 +11,8 @@ use crate::{
     operations::advisory_locks::{AdvisoryLock, LOCK_SPACE},
 };
 
-/// Stored size of the payloads in hand, in bytes, from which no further row is read. PostgreSQL compresses large payloads.
+/// Stored size of the payloads in hand, in bytes, from which no further row is read. PostgreSQL compresses large
+/// payloads.
 const MAX_BYTES: i64 = 4 * 1024 * 1024;
 
 /// Deadline of a statement.
@@ -59,8 +60,8 @@ pub struct DeferredRows {
 }
 
 impl Outbox {
-    /// Prepares connections to the publisher's database. With `keeps`, published rows stay in the table with the time of
-    /// publishing; otherwise published rows are deleted.
+    /// Prepares connections to the publisher's database. With `keeps`, published rows stay in the table with the time
+    /// of publishing; otherwise published rows are deleted.
     ///
     /// # Errors
     /// If the settings yield no pool.

@@ -74,8 +74,8 @@ fn holds(value: &Value, path: &[&str], end: &[&str]) -> bool {
     }
 }
 
-/// An accepted schema is accepted again, and checks its own sample. A document with event types yields only schemas that
-/// are accepted.
+/// An accepted schema is accepted again, and checks its own sample. A document with event types yields only schemas
+/// that are accepted.
 pub(crate) fn schema(bytes: &[u8]) {
     let Some(text) = text(bytes) else { return };
     if let Ok(schema) = Schema::parse(text) {

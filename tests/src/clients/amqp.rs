@@ -148,14 +148,23 @@ impl Broker {
 
     /// Deletes the exchanges and queues of the prefix, including the delay queues of `delays`. Ignores absent names.
     pub async fn remove_topology(&self, delays: &[String]) {
-        let fixed = ["events", "deliveries", "parked", "unrouted", "ordered.0", "ordered.1", "ordered.2", "ordered.3"];
+        let fixed = [
+            "events",
+            "deliveries",
+            "parked",
+            "unrouted",
+            "ordered.0",
+            "ordered.1",
+            "ordered.2",
+            "ordered.3",
+            "ordered.by-key",
+        ];
         let queues = fixed.map(str::to_owned).into_iter();
         for queue in queues.chain(delays.iter().map(|delay| format!("delay.{delay}"))) {
             let queue = format!("{}.{queue}", self.prefix);
             let _ = self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await;
         }
-        let exchanges =
-            ["events", "deliveries", "unrouted", "ordered", "ordered.partitions", "ordered-by-key", "ordered.keys"];
+        let exchanges = ["events", "deliveries", "unrouted", "ordered", "ordered.partitions", "ordered-by-key"];
         for exchange in exchanges {
             let exchange = format!("{}.{exchange}", self.prefix);
             let _ = self.channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await;

@@ -13,7 +13,8 @@ pub fn is_signed(received: &Received, secret: &str) -> bool {
     is_signed_as_standard(received, secret) && received.header("x-webhook-signature") == own
 }
 
-/// True if a request carries a signature of Standard Webhooks by this secret. During a rotation, a request carries several.
+/// True if a request carries a signature of Standard Webhooks by this secret. During a rotation, a request carries
+/// several.
 pub fn is_signed_as_standard(received: &Received, secret: &str) -> bool {
     let Some(key) = secret.strip_prefix("whsec_").and_then(|encoded| STANDARD.decode(encoded).ok()) else {
         return false;

@@ -48,7 +48,8 @@ impl EgressProxy {
         format!("http://{}", self.address)
     }
 
-    /// Orders the answers from now on. Open tunnels stay: a request in a tunnel that ends may have reached the receiver.
+    /// Orders the answers from now on. Open tunnels stay: a request in a tunnel that ends may have reached the
+    /// receiver.
     pub fn serve(&self, serves: Serves) {
         self.serves.send_replace(serves);
     }

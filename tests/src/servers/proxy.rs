@@ -75,7 +75,8 @@ impl Proxy {
         self.orders.send_modify(|orders| orders.silent_before = u64::MAX);
     }
 
-    /// Ends [`Self::partition`] and resets all open connections, like a machine that returns without the old connections.
+    /// Ends [`Self::partition`] and resets all open connections, like a machine that returns without the old
+    /// connections.
     pub fn heal(&self) {
         self.orders.send_modify(|orders| (orders.silent_before, orders.reset_before) = (0, orders.next));
     }

@@ -63,8 +63,8 @@ pub async fn create(servers: &Servers, name: &str, release: &Release) -> String 
     of_name(url, name)
 }
 
-/// Creates the template of a server, unless an earlier run left one with the same schema. A run that was killed leaves an
-/// incomplete template: `migrate` and the views complete the schema.
+/// Creates the template of a server, unless an earlier run left one with the same schema. A run that was killed leaves
+/// an incomplete template: `migrate` and the views complete the schema.
 async fn create_template(servers: &Servers, release: &Release) -> String {
     let mut digest = Sha256::new().chain_update(VIEWS);
     if *release == Release::present() {

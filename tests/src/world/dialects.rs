@@ -27,8 +27,8 @@ impl Waits {
     }
 }
 
-/// Writes all shipped dialects of a release with the changed settings. The previous release may be unable to read a newer
-/// dialect. Returns the names of the needed delay queues.
+/// Writes all shipped dialects of a release with the changed settings. The previous release may be unable to read a
+/// newer dialect. Returns the names of the needed delay queues.
 ///
 /// # Panics
 /// If a file cannot be read or written.

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use fanfare_domain::{
-    application::EndpointStatus,
-    endpoint::secret::SigningSecret,
+    endpoint::{EndpointStatus, secret::SigningSecret},
     ids::{EndpointId, SecretId},
 };
 use fanfare_store::{EndpointFilter, EndpointRow, EndpointSettings, EndpointUpsert, NewEndpoint, Upserted};

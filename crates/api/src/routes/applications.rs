@@ -6,11 +6,13 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use fanfare_domain::{
+    application::{
+        label::{check_labels, parse_label},
+        plan::check_plan_name,
+    },
     dialect::{DEFAULT_DIALECT, Dialect},
     endpoint::{email::check_email, redaction::Redaction},
     ids::ApplicationId,
-    label::{check_labels, parse_label},
-    plan::check_plan_name,
 };
 use fanfare_store::{ApplicationChange, ApplicationFilter, ApplicationRow, NewApplication, Selected};
 use jiff::Timestamp;

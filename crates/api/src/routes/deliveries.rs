@@ -107,8 +107,8 @@ pub struct Attempt {
     pub status: Option<i32>,
     pub error: Option<String>,
     /// Names and values of the request's headers, rebuilt from the settings and secrets now in force. The values of the
-    /// webhook's own headers are hidden; `traceparent`, `tracestate`, `fanfare-replay` and signatures `v1a` are left out.
-    /// `null` if the secrets were changed since, if the body is long or redacted, or if the webhook is deleted or
+    /// webhook's own headers are hidden; `traceparent`, `tracestate`, `fanfare-replay` and signatures `v1a` are left
+    /// out. `null` if the secrets were changed since, if the body is long or redacted, or if the webhook is deleted or
     /// unreadable.
     pub request_headers: Option<Vec<(String, String)>>,
     #[schema(value_type = Option<Object>)]

@@ -224,19 +224,8 @@ pub async fn publish(
     api.publishing.check_quotas(&application)?;
     api.publishing.take(&application, 1)?;
     let body = format!("{{\"type\":{},\"data\":{data}}}", Value::from(event_type.as_str()));
-    let event = Event {
-        id: EventId::new(application.id, api.directory.now(), rand::random()),
-        application: application.id,
-        event_type,
-        key: None,
-        data,
-        occurred_at: None,
-        deliver_at: None,
-        version: None,
-        ordering_key: None,
-        trace: trace_of(&Span::current()),
-        cloud_event: None,
-    };
+    let id = EventId::new(application.id, api.directory.now(), rand::random());
+    let event = Event { trace: trace_of(&Span::current()), ..Event::new(id, application.id, event_type, data) };
     let event = api.publishing.send(&application, event, body.as_bytes()).await.map_err(|error| match error.code {
         // A repetition has another id.
         ErrorCode::OutcomeUnknown => {

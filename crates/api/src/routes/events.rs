@@ -139,8 +139,8 @@ pub struct Filter {
     pub limit: Option<usize>,
 }
 
-/// Lists the events, newest first. A list by `type`, `unmatched`, `delayed` or `cancelled` is a search: a page looks through at most 10,000
-/// events. The page may have few events or none, and still a `next`.
+/// Lists the events, newest first. A list by `type`, `unmatched`, `delayed` or `cancelled` is a search: a page looks
+/// through at most 10,000 events. The page may have few events or none, and still a `next`.
 #[utoipa::path(get, path = "/events", operation_id = "list_events", tag = "events",
     params(Filter), responses((status = 200, body = Page<Event>), Failures))]
 pub async fn list(

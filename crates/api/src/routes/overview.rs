@@ -65,8 +65,8 @@ pub struct Headline {
     pub due: u64,
     /// The longest wait of such a delivery, in milliseconds.
     pub oldest_due_ms: u64,
-    /// The 95th percentile of the time from acceptance to the first attempt, in the last counted minutes; `null` without
-    /// an attempt.
+    /// The 95th percentile of the time from acceptance to the first attempt, in the last counted minutes; `null`
+    /// without an attempt.
     pub first_attempt_p95_ms: Option<f64>,
     /// The attempts per second of all dispatchers, in the last 10 s.
     pub attempts_per_second: f64,

@@ -47,8 +47,8 @@ pub struct Parked {
     pub origin: &'static str,
     pub routing_key: Option<String>,
     pub message_id: Option<String>,
-    /// The length of the whole body, in bytes. Of a body of more than 1 MiB that is too long for an event, the first 64 KiB
-    /// are kept.
+    /// The length of the whole body, in bytes. Of a body of more than 1 MiB that is too long for an event, the first 64
+    /// KiB are kept.
     pub bytes: i32,
 }
 

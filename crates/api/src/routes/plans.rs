@@ -1,7 +1,7 @@
 //! `/api/v1/plans`: named limits of applications. Only administrators have access.
 
 use axum::extract::State;
-use fanfare_domain::plan::{Limits as Merged, check_plan_name};
+use fanfare_domain::application::plan::{Limits as Merged, check_plan_name};
 use fanfare_store::{PlanRemoval, PlanRow};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

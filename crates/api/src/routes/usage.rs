@@ -10,7 +10,7 @@ use axum::{
 };
 use fanfare_domain::{
     ids::ApplicationId,
-    quota::{day_of, end_of_day},
+    time::{day_of, end_of_day},
 };
 use fanfare_store::{ApplicationUsage, QuotaUse, Selected, Usage, UsageFilter};
 use jiff::{Timestamp, ToSpan, civil::Date};

@@ -17,9 +17,8 @@ pub mod verify;
 
 use axum::extract::State;
 use fanfare_domain::{
-    application::EndpointStatus,
     delivery::policy::Schedule,
-    endpoint::{fifo::Fifo, secret::SigningSecret},
+    endpoint::{EndpointStatus, fifo::Fifo, secret::SigningSecret},
     ids::{EndpointId, EventId, SecretId},
 };
 use fanfare_store::{EndpointCreation, EndpointFilter, EndpointRow, EndpointSettings, NewEndpoint, ToldDay};
@@ -86,8 +85,8 @@ pub struct Webhook {
     /// `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
     #[schema(example = "none")]
     pub feed: &'static str,
-    /// `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
-    /// time.
+    /// `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at
+    /// the same time.
     #[schema(example = "block")]
     pub fifo: Option<String>,
     /// True if a daily event tells the number of deliveries and their hash.
@@ -318,8 +317,8 @@ pub async fn show(
     Ok(Answer::of(shown))
 }
 
-/// Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers` in
-/// the same request, if the webhook has own headers, and `authentication` with its secret, if the webhook has it.
+/// Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers`
+/// in the same request, if the webhook has own headers, and `authentication` with its secret, if the webhook has it.
 #[utoipa::path(patch, path = "/webhooks/{id}", operation_id = "change_webhook", tag = "webhooks",
     params(("id" = String, Path)), request_body = Change,
     responses((status = 200, body = Answer<Webhook>), Failures))]

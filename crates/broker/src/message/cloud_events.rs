@@ -1,5 +1,6 @@
 //! CloudEvents in binary mode over AMQP 0-9-1: attributes in headers, as RabbitMQ maps the application properties of
-//! AMQP 1.0 ([AMQP binding](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md)).
+//! AMQP 1.0 ([AMQP
+//! binding](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/amqp-protocol-binding.md)).
 
 #[cfg(test)]
 mod tests;
@@ -17,8 +18,8 @@ use crate::{
     message::parked::{MAX_COPIED_HEADERS, copied_bytes},
 };
 
-/// Prefixes of attributes in headers: of the AMQP binding (3.1.3.1), and of the
-/// [RabbitMQ binding](https://github.com/knative-extensions/eventing-rabbitmq/blob/main/cloudevents-protocol-spec/spec.md).
+/// Prefixes of attributes in headers: of the AMQP binding (3.1.3.1), and of the [RabbitMQ
+/// binding](https://github.com/knative-extensions/eventing-rabbitmq/blob/main/cloudevents-protocol-spec/spec.md).
 const PREFIXES: [&str; 3] = ["cloudEvents:", "cloudEvents_", "ce-"];
 
 /// Attributes of which each makes a message a CloudEvent in binary mode.

@@ -76,8 +76,8 @@ fn is_own(name: &ShortString) -> bool {
     name.as_str().starts_with(PREFIX)
 }
 
-/// Code of the own headers in the order of their names, and of the `message_id`, each with its length. `None` if a value
-/// is of a type that Fanfare never writes.
+/// Code of the own headers in the order of their names, and of the `message_id`, each with its length. `None` if a
+/// value is of a type that Fanfare never writes.
 fn mac(key: &[u8; 32], headers: &FieldTable, message_id: Option<&str>) -> Option<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     let mut add = |bytes: &[u8]| {

@@ -106,8 +106,8 @@ pub struct PutBack<'a> {
 }
 
 /// Encodes an edited parked message for the source exchange. Headers whose names are not UTF-8 are left out. An edited
-/// body is the complete event: the attributes of a CloudEvent in headers are left out. An edited event is checked like a
-/// new event, although ingest had accepted the event as it was.
+/// body is the complete event: the attributes of a CloudEvent in headers are left out. An edited event is checked like
+/// a new event, although ingest had accepted the event as it was.
 ///
 /// # Errors
 /// If the routing key or the `message_id` is not UTF-8 and is not edited: the event would get another key. If only the

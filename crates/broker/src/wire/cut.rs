@@ -11,7 +11,8 @@ const MARK: usize = 16;
 const SIZE: usize = 8;
 const CUT: usize = KEPT + MARK + SIZE;
 
-/// Smallest limit of a body, in bytes. A rolled-out change of `FANFARE_MAX_EVENT_BYTES` below it cuts no accepted event.
+/// Smallest limit of a body, in bytes. A rolled-out change of `FANFARE_MAX_EVENT_BYTES` below it cuts no accepted
+/// event.
 const LEAST_LIMIT: usize = 1024 * 1024;
 
 /// The mark of this process.

@@ -133,8 +133,8 @@ pub(crate) struct UpdateArguments {
     /// Subscribed event types, separated by commas; `points.*` and `*` are wildcards.
     #[arg(long, value_delimiter = ',')]
     events: Option<Vec<String>>,
-    /// Return these settings to their default: name, filter, template, timeout_ms, schedule, rate_per_second, email, headers,
-    /// fifo, authentication or client_certificate.
+    /// Return these settings to their default: name, filter, template, timeout_ms, schedule, rate_per_second, email,
+    /// headers, fifo, authentication or client_certificate.
     #[arg(long, value_delimiter = ',', value_parser = UNSETTABLE)]
     unset: Vec<String>,
     #[command(flatten)]
@@ -185,8 +185,8 @@ struct Settings {
     /// True for signatures by the Ed25519 keys of the application, too.
     #[arg(long)]
     asymmetric: Option<bool>,
-    /// Authentication at the receiver, as JSON, `@file`, or `-` for the standard input, such as `{"type": "bearer", "token":
-    /// "…"}`.
+    /// Authentication at the receiver, as JSON, `@file`, or `-` for the standard input, such as `{"type": "bearer",
+    /// "token": "…"}`.
     #[arg(long)]
     authentication: Option<String>,
     /// File with the client certificate and its chain, in PEM.

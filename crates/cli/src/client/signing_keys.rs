@@ -12,7 +12,8 @@ const KEY: [(&str, usize); 4] = [("/kid", 43), ("/public_key", 49), ("/created_a
 
 #[derive(Subcommand)]
 pub(crate) enum SigningKeysCommand {
-    /// Lists the keys in force, newest first: id, public key, creation and end. The first line is the path of the key set.
+    /// Lists the keys in force, newest first: id, public key, creation and end. The first line is the path of the key
+    /// set.
     List(ListArguments),
     /// Makes a new key, and lists the keys. The previous key signs, too, until the end of the overlap.
     Rotate(RotateArguments),

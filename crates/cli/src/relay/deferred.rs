@@ -37,8 +37,8 @@ struct Row {
 }
 
 impl Deferred {
-    /// Rows that may be published now. Defers the rows of deferred routing keys. A row behind a deferred row of its ordering
-    /// key is left out, and not tried: the next look at the table leaves the row out, too.
+    /// Rows that may be published now. Defers the rows of deferred routing keys. A row behind a deferred row of its
+    /// ordering key is left out, and not tried: the next look at the table leaves the row out, too.
     pub(super) fn admit(&mut self, rows: Vec<OutboxRow>, now: Instant) -> Vec<OutboxRow> {
         let mut admitted = Vec::with_capacity(rows.len());
         for row in rows {

@@ -29,7 +29,7 @@ use crate::{
         body::BodyView,
         fault::Fault,
         form::{self, Fields, with_parameter},
-        marks::{self, filters},
+        marks::{self, filters, words},
         place::Place,
         respond::{back_to, page, page_with},
     },

@@ -13,7 +13,7 @@ use fanfare_api::{
 };
 use fanfare_domain::{
     access::session::{Face, Right},
-    label::parse_label,
+    application::label::parse_label,
 };
 use serde_json::{Map, Value, json};
 

@@ -12,7 +12,7 @@ use fanfare_api::{
     routes::applications::signing_keys::{self, SigningKeys},
 };
 use fanfare_domain::access::session::Right;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     Console,
@@ -54,6 +54,13 @@ struct Confirmation {
     frame: Frame,
 }
 
+impl Shown {
+    /// True while a rotation runs: an earlier key still signs.
+    fn is_rotating(&self) -> bool {
+        self.listed.keys.iter().any(|key| key.expires_at.is_some())
+    }
+}
+
 /// Shows the keys, and the form to rotate.
 pub(super) async fn show(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
     answer(&console, &place, Fields::default().with("overlap_seconds", (24 * HOUR).to_string())).await
@@ -70,6 +77,15 @@ pub(super) async fn rotate(State(console): State<Console>, place: Place, body: B
         Ok(_) => Ok(back_to(format!("{}/signing-keys?done=key-rotated", place.base))),
         Err(error) => answer(&console, &place, fields.refused(error)).await,
     }
+}
+
+/// Ends the overlap of a rotation at once.
+pub(super) async fn end(State(console): State<Console>, place: Place) -> Result<Response, Fault> {
+    let (api, path) = (State(console.api.clone()), Path(place.application.to_string()));
+    let of_session = KeyApplication(place.visitor.session.application);
+    let work = async move { signing_keys::end(api, path, of_session).await.map(|answer| answer.data) };
+    place.change(&console, Right::Operate, ("end_signing_key_rotation", Value::Null), work).await?;
+    Ok(back_to(format!("{}/signing-keys?done=key-ended", place.base)))
 }
 
 async fn begin(console: &Console, place: &Place, fields: &Fields) -> Result<SigningKeys, ApiError> {

@@ -54,8 +54,8 @@ pub(crate) fn when(at: &Timestamp, now: &Timestamp) -> Mark {
     Mark(format!("<time datetime=\"{exact}\"><b>{shown}</b> <i>{}</i></time>", distance(*at, *now)))
 }
 
-/// Like [`when`], for the time of the answer itself. A change of this time alone is no new content: the script takes the
-/// time from the `Date` of each answer.
+/// Like [`when`], for the time of the answer itself. A change of this time alone is no new content: the script takes
+/// the time from the `Date` of each answer.
 pub(crate) fn passing(at: &Timestamp, now: &Timestamp) -> Mark {
     Mark(when(at, now).0.replacen("<time", "<time data-passing", 1))
 }

@@ -20,7 +20,9 @@ pub(crate) fn of(address: &str) -> Option<String> {
             "The webhook was created already. The secret was shown once, and is not shown again.".to_owned()
         }
         "deleted" => "Deleted.".to_owned(),
-        "enabled" => "Enabled. Held deliveries are sent now, oldest first.".to_owned(),
+        "enabled" => "Enabled. Held deliveries are sent now, oldest first. Failed and skipped deliveries are not: \
+                      send them again on their pages."
+            .to_owned(),
         "paused" => "Paused. New deliveries are held until the webhook is enabled.".to_owned(),
         "disabled" => "Disabled. New deliveries are recorded as skipped.".to_owned(),
         "resent" if count == 0 => "No delivery was resent: none matches, or all are being sent.".to_owned(),
@@ -28,6 +30,7 @@ pub(crate) fn of(address: &str) -> Option<String> {
         "sent" => "The event will be sent to the webhook.".to_owned(),
         "rotation-ended" => "The previous secret no longer signs.".to_owned(),
         "key-rotated" => "The new key signs, and is in the key set.".to_owned(),
+        "key-ended" => "The previous key has ended. Only the current key signs.".to_owned(),
         "event-cancelled" => "The event is cancelled. Nothing of the event is delivered.".to_owned(),
         "erased" => "The event's content is erased.".to_owned(),
         "put-back" => format!("{messages} put back."),

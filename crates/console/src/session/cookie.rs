@@ -8,7 +8,8 @@ use crate::{Settings, session::home::Home};
 /// Name of the cookie of the visitor's preferences.
 const PREFERENCES: &str = "fanfare-view";
 
-/// Name of the cookie that shows whether a browser keeps cookies of the portal. A link is not used up without the cookie.
+/// Name of the cookie that shows whether a browser keeps cookies of the portal. A link is not used up without the
+/// cookie.
 const TRIAL: &str = "fanfare-trial";
 
 /// Name of a session's cookie. Browsers take a cookie with the prefix `__Host-` only over https, for this host alone.

@@ -1,4 +1,5 @@
-//! Places for requests of the portal: the visitors of an application cannot take all database connections of the portal.
+//! Places for requests of the portal: the visitors of an application cannot take all database connections of the
+//! portal.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! The stylesheet of a portal's theme. The address holds a hash of the content, so that browsers keep the stylesheet for
-//! a year.
+//! The stylesheet of a portal's theme. The address holds a hash of the content, so that browsers keep the stylesheet
+//! for a year.
 
 use axum::{
     extract::Path,

@@ -116,8 +116,8 @@ impl Visitor {
     }
 
     /// Makes a change with an entry in the audit log. `operation` is the API's name of the change, `asked` the body of
-    /// the same request to the API. A missing right is an outcome, too. Afterwards the services' copy of the configuration
-    /// is fresh.
+    /// the same request to the API. A missing right is an outcome, too. Afterwards the services' copy of the
+    /// configuration is fresh.
     pub(crate) async fn change<T: Serialize + Send + 'static>(
         &self,
         console: &Console,

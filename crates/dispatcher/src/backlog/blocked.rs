@@ -3,8 +3,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use fanfare_domain::{
-    application::EndpointStatus,
     delivery::{FailureReason, QueueReason},
+    endpoint::EndpointStatus,
     ids::{ApplicationId, EndpointId},
 };
 use fanfare_store::{End, ReleasedBacklog};

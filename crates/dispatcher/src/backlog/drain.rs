@@ -7,8 +7,8 @@ use std::{
 };
 
 use fanfare_domain::{
-    application::{Endpoint, EndpointStatus},
     delivery::{QueueReason, lease_duration},
+    endpoint::{Endpoint, EndpointStatus},
     ids::{ApplicationId, EndpointId, LeaseId},
 };
 use fanfare_service::crash_point;
@@ -25,7 +25,7 @@ use crate::{
     database::RetryOutcome,
     lanes::{Blocked, Permit},
     metric,
-    stages::leased::{Leases, Unsent},
+    stages::sending::leased::{Leases, Unsent},
 };
 
 /// Maximum of deliveries, and of backlogs, in a statement.
@@ -57,7 +57,7 @@ struct Plan {
     /// Endpoints whose open breaker permits no attempt, that rest, or that lack a token. First attempts must not pass
     /// beside their backlogs.
     closed: Vec<EndpointId>,
-    /// Endpoints without a token: no lease tells whether their backlogs are empty.
+    /// Endpoints without a token, at most [`MAX_BACKLOGS`]: no lease tells whether their backlogs are empty.
     without_token: Vec<EndpointId>,
     /// Endpoints without room in the lane. First attempts beside an ending backlog may take all room: the backlog no
     /// longer ends.
@@ -65,22 +65,25 @@ struct Plan {
 }
 
 impl Drain {
-    /// Drains until `stop`. `wakes` yields endpoints with room in the lane.
+    /// Drains until `stop`. `wakes` yields endpoints with room in the lane, or with a token.
     pub(crate) async fn run(self, mut wakes: mpsc::UnboundedReceiver<EndpointId>, stop: CancellationToken) {
         let context = &self.context;
         let (changed, freed) = (&context.backlogs.changed, &context.lanes.places.freed);
         loop {
             while let Ok(endpoint) = wakes.try_recv() {
-                context.backlogs.lane_has_room(endpoint);
+                context.backlogs.wake(endpoint);
             }
             let next = context.backlogs.pass_time();
             let Plan { planned, closed, without_token, crowded } = self.plan();
             let probed = closed.iter().copied().chain(planned.iter().map(|planned| planned.endpoint.id));
             self.note_probes(probed).await;
             self.mark_ending([closed, crowded].concat(), false).await;
-            self.end_empty(without_token).await;
-            if !planned.is_empty() {
+            let is_idle = planned.is_empty();
+            if !is_idle {
                 self.lease(planned).await;
+            }
+            self.end_empty(without_token).await;
+            if !is_idle {
                 if stop.is_cancelled() {
                     return;
                 }
@@ -92,7 +95,7 @@ impl Drain {
                 () = changed.notified() => {}
                 () = freed.notified() => {}
                 woken = wakes.recv() => match woken {
-                    Some(endpoint) => context.backlogs.lane_has_room(endpoint),
+                    Some(endpoint) => context.backlogs.wake(endpoint),
                     None => return,
                 },
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
@@ -127,8 +130,10 @@ impl Drain {
                 }
                 Some(Blocked::Until(_, QueueReason::TokenUnavailable)) => {
                     closed.push(next.endpoint);
-                    // A probe in flight keeps the backlog, so that other processes continue to queue.
-                    if !context.lanes.breaker(next.endpoint).is_probing {
+                    // An open breaker or a rest keeps the backlog, so that other processes continue to queue.
+                    let breaker = context.lanes.breaker(next.endpoint);
+                    let is_open = breaker.next_probe.is_some() || breaker.rests_until.is_some();
+                    if !is_open && without_token.len() < MAX_BACKLOGS {
                         without_token.push(next.endpoint);
                     }
                 }
@@ -145,7 +150,7 @@ impl Drain {
                     && context.lanes.tokens.permit(&endpoint)
                 {
                     // The token came before the wait began.
-                    context.backlogs.lane_has_room(next.endpoint);
+                    context.backlogs.wake(next.endpoint);
                 }
                 continue;
             }
@@ -183,7 +188,7 @@ impl Drain {
                 backlogs.waits_for_lane(endpoint);
                 // The last attempt in the lane may have ended before the wait began.
                 if self.context.lanes.has_room(endpoint) {
-                    backlogs.lane_has_room(endpoint);
+                    backlogs.wake(endpoint);
                 }
             }
             Some(Blocked::Until(
@@ -192,12 +197,12 @@ impl Drain {
             )) => {
                 backlogs.waits_until(endpoint, at.max(Instant::now() + TOKENS_OF));
             }
-            Some(Blocked::Until(at, QueueReason::TokenUnavailable)) => backlogs.waits_for_probe(endpoint, at),
+            Some(Blocked::Until(at, QueueReason::TokenUnavailable)) => backlogs.waits_until_woken(endpoint, at),
             Some(Blocked::Until(at, _)) => {
-                backlogs.waits_for_probe(endpoint, at);
+                backlogs.waits_until_woken(endpoint, at);
                 // The probe may have succeeded before the wait began.
                 if self.context.lanes.breaker(endpoint).next_probe.is_none() {
-                    backlogs.lane_has_room(endpoint);
+                    backlogs.wake(endpoint);
                 }
             }
             Some(Blocked::Application | Blocked::Process) => backlogs.waits_for_place(endpoint),
@@ -297,7 +302,7 @@ impl Drain {
         for endpoint in probing {
             context.backlogs.waits_for_lane(endpoint);
             if !context.lanes.breaker(endpoint).is_probing {
-                context.backlogs.lane_has_room(endpoint);
+                context.backlogs.wake(endpoint);
             }
         }
         let going_on = self.end_empty(empty).await;

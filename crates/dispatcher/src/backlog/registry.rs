@@ -48,9 +48,9 @@ struct Backlog {
     retry: Duration,
     /// True if the backlog was found empty and waits for the next try.
     is_empty: bool,
-    /// True if the backlog waits for the next probe, or for a token. The success of a probe in flight, or the token, ends
-    /// the wait.
-    is_probing: bool,
+    /// True if the backlog waits for the next probe, or for a token. The success of a probe in flight, or the token,
+    /// ends the wait.
+    is_wakeable: bool,
     /// True until the first lease. False for a backlog that was taken over.
     is_new: bool,
     /// True if deliveries were queued since the last drain began.
@@ -205,9 +205,9 @@ impl Backlogs {
     }
 
     /// Makes a backlog ready that waits for room in the lane, for a probe or for a token.
-    pub(super) fn lane_has_room(&self, endpoint: EndpointId) {
+    pub(super) fn wake(&self, endpoint: EndpointId) {
         let mut inner = self.inner();
-        if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state == State::Lane || backlog.is_probing) {
+        if inner.backlogs.get(&endpoint).is_some_and(|backlog| backlog.state == State::Lane || backlog.is_wakeable) {
             inner.make_ready(endpoint);
         }
     }
@@ -273,13 +273,13 @@ impl Backlogs {
         self.inner().wait(endpoint, State::Lane);
     }
 
-    /// Makes a backlog wait for the next probe or for a token, at the latest until `at`. The success of a probe in flight,
-    /// or the token, ends the wait.
-    pub(super) fn waits_for_probe(&self, endpoint: EndpointId, at: Instant) {
+    /// Makes a backlog wait for the next probe or for a token, at the latest until `at`. The success of a probe in
+    /// flight, or the token, ends the wait.
+    pub(super) fn waits_until_woken(&self, endpoint: EndpointId, at: Instant) {
         let mut inner = self.inner();
         inner.wait(endpoint, State::Until(at));
         if let Some(backlog) = inner.backlogs.get_mut(&endpoint) {
-            backlog.is_probing = true;
+            backlog.is_wakeable = true;
         }
     }
 
@@ -319,7 +319,7 @@ impl Inner {
                 floor_since: Instant::now(),
                 retry: FIRST_RETRY,
                 is_empty: false,
-                is_probing: false,
+                is_wakeable: false,
                 is_new,
                 was_touched: false,
                 bytes: EXPECTED_BYTES,
@@ -344,14 +344,14 @@ impl Inner {
         self.leave(endpoint);
         let Some(backlog) = self.backlogs.get_mut(&endpoint) else { return };
         let position = self.ready.push(backlog.application, endpoint, backlog.is_new);
-        (backlog.state, backlog.is_probing) = (State::Ready(position), false);
+        (backlog.state, backlog.is_wakeable) = (State::Ready(position), false);
     }
 
     /// Makes a backlog wait in `state`.
     fn wait(&mut self, endpoint: EndpointId, state: State) {
         self.leave(endpoint);
         let Some(backlog) = self.backlogs.get_mut(&endpoint) else { return };
-        (backlog.state, backlog.is_probing) = (state, false);
+        (backlog.state, backlog.is_wakeable) = (state, false);
         if let State::Until(at) = state {
             self.timers.insert((at, endpoint));
         }
@@ -442,9 +442,9 @@ mod tests {
         assert_eq!(order(&backlogs).len(), 2);
         backlogs.waits_for_lane(endpoint(1));
         backlogs.waits_until(endpoint(2), Instant::now() + Duration::from_secs(5));
-        backlogs.lane_has_room(endpoint(2));
+        backlogs.wake(endpoint(2));
         assert_eq!((order(&backlogs), backlogs.pass_time().is_some()), (vec![], true));
-        backlogs.lane_has_room(endpoint(1));
+        backlogs.wake(endpoint(1));
         tokio::time::advance(Duration::from_secs(6)).await;
         assert_eq!(backlogs.pass_time(), None);
         assert_eq!(order(&backlogs), [1, 2].map(endpoint));
@@ -460,10 +460,10 @@ mod tests {
         backlogs.touched(process(1), &[touched(1, 1, 1), touched(1, 2, 1)], false);
         assert_eq!(order(&backlogs).len(), 2);
         let later = Instant::now() + Duration::from_secs(60);
-        backlogs.waits_for_probe(endpoint(1), later);
+        backlogs.waits_until_woken(endpoint(1), later);
         backlogs.waits_until(endpoint(2), later);
         for number in [1, 2] {
-            backlogs.lane_has_room(endpoint(number));
+            backlogs.wake(endpoint(number));
         }
         assert_eq!(order(&backlogs), [endpoint(1)], "a rate has no probe");
     }

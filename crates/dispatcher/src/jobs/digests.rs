@@ -4,9 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::{
-    application::{Application, Endpoint},
+    application::Application,
     delivery::digest::{self, DayEntry},
-    event::{Content, Event, EventType},
+    endpoint::Endpoint,
+    event::{Event, EventType},
     ids::{DeliveryId, EndpointId, EventId},
     time::saturating_add,
 };
@@ -16,7 +17,7 @@ use jiff::{Timestamp, civil::Date};
 use tokio_util::sync::CancellationToken;
 
 use super::{Schedule, first_state};
-use crate::{context::Context, stages::events::count_finished};
+use crate::{context::Context, stages::intake::events::count_finished};
 
 /// Interval of looks for due digests.
 const EVERY: Duration = Duration::from_secs(10);
@@ -88,35 +89,13 @@ impl Digests {
     /// The event of a digest, with its delivery; `None` for data that the dialect cannot render.
     fn event(&self, application: &Application, endpoint: &Endpoint, days: &[DayEntry]) -> Option<NewEvent> {
         let now = self.context.now();
-        let data = digest::data(endpoint.id, days).map_err(|error| error.to_string());
-        let event = Event {
-            id: EventId::new(application.id, now, rand::random()),
-            application: application.id,
-            event_type: EventType::parse(digest::EVENT_TYPE).ok()?,
-            key: None,
-            data: data.ok()?,
-            occurred_at: None,
-            deliver_at: None,
-            version: None,
-            ordering_key: None,
-            trace: None,
-            cloud_event: None,
-        };
+        let data = digest::data(endpoint.id, days).ok()?;
+        let id = EventId::new(application.id, now, rand::random());
+        let event = Event::new(id, application.id, EventType::parse(digest::EVENT_TYPE).ok()?, data);
         let accepted_at = event.id.accepted_at()?;
         let body = application.dialect.render_body(&event, accepted_at).ok()?;
-        let redacted = application.redaction.redact(&body);
-        Some(NewEvent {
-            content: redacted.is_none().then(|| Content::of(&event.event_type, &event.data)),
-            accepted_at,
-            due_at: None,
-            redacted,
-            body,
-            matches: 1,
-            is_wide: false,
-            position: 0,
-            deliveries: vec![self.delivery(endpoint, &event, accepted_at)],
-            event,
-        })
+        let deliveries = vec![self.delivery(endpoint, &event, accepted_at)];
+        Some(NewEvent { matches: 1, deliveries, ..NewEvent::of(application, event, accepted_at, body) })
     }
 
     /// The delivery of a digest.

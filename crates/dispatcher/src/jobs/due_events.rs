@@ -1,7 +1,7 @@
 //! Due events: opens the deliveries of delayed events. Runs in each process.
 //!
-//! A look leases the next due events, matches them with the present configuration, and opens their deliveries as persist
-//! does. The events of a process that dies are due again when their lease ends.
+//! A look leases the next due events, matches them with the present configuration, and opens their deliveries as
+//! persist does. The events of a process that dies are due again when their lease ends.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use fanfare_domain::ids::EventId;
 use fanfare_service::crash_point;
 use fanfare_store::{DueContent, DueEvent, DuePlan, Persisted, StoreError};
 use jiff::Timestamp;
-use tokio::{sync::mpsc, task::block_in_place, time::Instant};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,12 +18,14 @@ use crate::{
     metric,
     stages::{
         InFlight,
-        events::{self, MAX_DIRECT},
-        fan_out::FanOuts,
-        in_flight::{Direct, FirstAttempts},
-        matching,
-        persist::{DELIVERY_BYTES, own_bytes},
-        shaping::Shaping,
+        intake::{
+            events,
+            fan_out::FanOuts,
+            matching::Reach,
+            persist::{DELIVERY_BYTES, own_bytes},
+            shaping::Shaping,
+        },
+        sending::in_flight::{Direct, FirstAttempts},
     },
 };
 
@@ -39,11 +41,11 @@ const MAX_DELIVERIES: usize = 5000;
 /// Time after which a look leaves its other events due, well within their lease.
 const PLANNING: Duration = Duration::from_secs(1);
 
-/// Wait of an event that this process cannot read.
-const DEFERRED: Duration = Duration::from_secs(10);
+/// Shortest and longest wait of an event that this process cannot read.
+const DEFERRED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 /// Wait of an event that the database refuses.
-const REFUSED: Duration = Duration::from_secs(600);
+const REFUSED: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(600));
 
 /// Pause between two looks while events from the broker wait: these events go first.
 const YIELD: Duration = Duration::from_millis(20);
@@ -84,7 +86,7 @@ impl DueEvents {
                     Err(error) => {
                         tracing::warn!(%error, limit, "cannot open due events; trying again");
                         if matches!(error, StoreError::Unavailable(_)) {
-                            self.recover(&stop);
+                            self.fan_outs.recover(&stop);
                         }
                         break;
                     }
@@ -145,12 +147,6 @@ impl DueEvents {
             }
         };
         self.context.database.store.release_due(&events, wait).await
-    }
-
-    /// Finds the work of a commit without an answer: backlogs and fan-outs of this process that its memory lacks.
-    fn recover(&self, stop: &CancellationToken) {
-        self.context.backlogs.look_for_more();
-        self.fan_outs.abandon_later(stop);
     }
 
     /// Decides on the events of a look, one at least.
@@ -231,20 +227,15 @@ impl DueEvents {
             tracing::error!(event = %event.id, application = %event.application, "cannot read the settings for a due event");
             return None;
         };
-        // The fan-out asks costly filters. Other tasks of the thread go on elsewhere.
-        let at_once = block_in_place(|| matching::at_once(&application, event_type, body.as_bytes()));
-        let is_slow = at_once.is_none();
-        let endpoints = at_once.unwrap_or_else(|| application.subscribers(event_type));
-        let (matches, is_wide) = (endpoints.len(), is_slow || endpoints.len() > MAX_DIRECT);
-        let at_once = if is_wide { &[] } else { endpoints.as_slice() };
+        let reach = Reach::of(&application, event_type, body.as_bytes());
         let id = (event.accepted_at, event.id);
         let mut shaping = Shaping::new(&application, event_type, id, body.as_bytes());
-        let shapes = at_once.iter().map(|endpoint| shaping.shape_in_place(endpoint)).collect();
-        let (deliveries, direct) = events::admit_all(&self.context, id, at_once, (body.len(), false), shapes);
+        let shapes = reach.direct().iter().map(|endpoint| shaping.shape_in_place(endpoint)).collect();
+        let (deliveries, direct) = events::admit_all(&self.context, id, reach.direct(), (body.len(), false), shapes);
         if !direct.is_empty() {
             directs.insert(event.id, direct);
         }
-        Some(DuePlan::Open { matches, is_wide, deliveries })
+        Some(DuePlan::Open { matches: reach.count(), is_wide: reach.is_wide, deliveries })
     }
 }
 

@@ -1,5 +1,5 @@
-//! Failure mails to owners of endpoints. The first mail reports a failure within seconds, each further mail all
-//! failures since. An unavailable mail server delays mails, and nothing else.
+//! Mails to owners of endpoints, about failed deliveries and changed conditions. The first mail reports a failure
+//! within seconds, each further mail all since. An unavailable mail server delays mails, and nothing else.
 
 mod digest;
 
@@ -102,8 +102,7 @@ impl FailureMails {
     ) -> Result<Result<(), SmtpError>, StoreError> {
         let store = &self.database.store;
         let notices = store.notices(address, BOUNDS).await?;
-        let Some(newest) = notices.notified.last() else { return Ok(Ok(())) };
-        let id = format!("{}.{}", newest.failed_at.as_microsecond(), newest.delivery);
+        let Some(id) = id(&notices) else { return Ok(Ok(())) };
         let connection = match stop.run_until_cancelled(mailer.connect()).await {
             Some(Ok(connection)) => connection,
             Some(Err(cause)) => return Ok(Err(cause)),
@@ -125,7 +124,7 @@ impl FailureMails {
         metrics::counter!(metric::MAILS, "result" => result).increment(1);
         log(&notices, &sent);
         if let Some(are_reported) = are_reported {
-            let settle = || store.settle_notices(address, &notices.notified, are_reported);
+            let settle = || store.settle_notices(address, &notices, are_reported);
             let settling = self.database.retry_until_available("settling notices", settle);
             // A stopping process does not wait for the database. The price is a second mail about the same failures.
             if let Some(settled) = stop.run_until_cancelled(settling).await {
@@ -134,6 +133,17 @@ impl FailureMails {
         }
         Ok(Ok(()))
     }
+}
+
+/// Id of a mail, the same if the mail is sent again; `None` without content.
+fn id(notices: &Notices) -> Option<String> {
+    let failure =
+        notices.notified.last().map(|newest| format!("{}.{}", newest.failed_at.as_microsecond(), newest.delivery));
+    failure.or_else(|| {
+        let newest = notices.conditions.last()?;
+        let (endpoint, condition) = (newest.notice.endpoint, newest.notice.condition.as_str());
+        Some(format!("{}.{endpoint}.{condition}", newest.told_at.as_microsecond()))
+    })
 }
 
 /// Wait of all mails, longer after each consecutive failure of the mail server.
@@ -156,21 +166,22 @@ impl Backoff {
 
 /// Logs the result of a mail, without the address: an address is personal data.
 fn log(notices: &Notices, sent: &Result<(), SendError>) {
-    let Some(first) = notices.notified.first() else { return };
-    let (application, endpoint) = (first.application, first.endpoint);
-    let (deliveries, endpoints) = (notices.notified.len(), notices.endpoint_count);
+    let failure = notices.notified.first().map(|first| (first.application, first.endpoint));
+    let condition = || notices.conditions.first().map(|first| (first.application, first.notice.endpoint));
+    let Some((application, endpoint)) = failure.or_else(condition) else { return };
+    let (deliveries, conditions) = (notices.notified.len(), notices.conditions.len());
     match sent {
-        Ok(()) => tracing::info!(deliveries, endpoints, %application, %endpoint, "sent a failure mail to an owner"),
+        Ok(()) => tracing::info!(deliveries, conditions, %application, %endpoint, "sent a mail to an owner"),
         Err(SendError::Recipient(cause)) => {
             tracing::warn!(
-                %cause, deliveries, endpoints, %application, %endpoint,
-                "the mail server refuses an owner's address for good; no mail reports these failed deliveries"
+                %cause, deliveries, conditions, %application, %endpoint,
+                "the mail server refuses an owner's address for good; no mail reports these failures and changes"
             );
         }
         Err(SendError::Mail(cause) | SendError::Server(cause)) => {
             tracing::warn!(
-                %cause, deliveries, endpoints, %application, %endpoint,
-                "the mail server does not accept a mail; the next mail reports these failed deliveries"
+                %cause, deliveries, conditions, %application, %endpoint,
+                "the mail server does not accept a mail; the next mail reports these failures and changes"
             );
         }
     }

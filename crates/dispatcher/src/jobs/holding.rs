@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{application::EndpointStatus, delivery::FailureReason, ids::EndpointId};
+use fanfare_domain::{delivery::FailureReason, endpoint::EndpointStatus, ids::EndpointId};
 use fanfare_store::{Directory, Job, StoreError};
 use tokio_util::sync::CancellationToken;
 

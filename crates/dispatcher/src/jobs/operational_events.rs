@@ -1,9 +1,9 @@
 //! Operational events: tells changes of state to the application that the operator names. Without the setting, the job
 //! does not run.
 //!
-//! A turn counts occurrences behind the mark, looks at lasting conditions, and tells what is due. Each of the three ends
-//! with commits of its own: a turn continues an interrupted turn. No look sees the operator's application, so that no
-//! event tells about an operational event.
+//! A turn counts occurrences behind the mark, looks at lasting conditions, and tells what is due. Each of the three
+//! ends with commits of its own: a turn continues an interrupted turn. No look sees the operator's application, so that
+//! no event tells about an operational event.
 
 mod event;
 
@@ -17,27 +17,28 @@ use std::{
 };
 
 use fanfare_domain::{
-    application::{Application, EndpointStatus},
+    application::Application,
     diagnosis::rollup::STEP,
+    endpoint::EndpointStatus,
     event::description::{self, Effect},
     ids::{ApplicationId, EndpointId},
     operational::{
-        Because, Condition, Course, Figures, catalogue,
+        Because, Change, Condition, Course, Figures, catalogue,
         state::{self, State},
     },
     time::saturating_sub,
 };
 use fanfare_service::crash_point;
 use fanfare_store::{
-    HeldBounds, Job, LastingConditions, OperationalChange, OperationalKey, OperationalLook, OperationalMark,
-    OperationalState, StoreError,
+    ConditionNotice, HeldBounds, Job, LastingConditions, OperationalChange, OperationalKey, OperationalLook,
+    OperationalMark, OperationalState, StoreError,
 };
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::Schedule;
-use crate::{context::Context, stages::fan_out::FanOuts};
+use crate::{context::Context, stages::intake::fan_out::FanOuts};
 use event::{Announcement, Opened};
 
 /// Interval of the turns.
@@ -67,6 +68,8 @@ pub(crate) struct OperationalEvents {
     pub(crate) held: HeldBounds,
     /// Address of the web pages.
     pub(crate) console: Option<Url>,
+    /// True if mails tell owners the changes of lasting conditions.
+    pub(crate) is_mailed: bool,
     /// True while a commit with events has no answer.
     pub(crate) is_unsure: AtomicBool,
 }
@@ -83,7 +86,7 @@ impl OperationalEvents {
         while let Some(lock) = schedule.next().await {
             schedule.run(lock, self.turn((&is_missing, &is_described), &stop)).await;
             if self.is_unsure.swap(false, Ordering::Relaxed) {
-                self.recover(&stop);
+                self.fan_outs.recover(&stop);
             }
         }
     }
@@ -103,12 +106,6 @@ impl OperationalEvents {
             );
         }
         found
-    }
-
-    /// Finds the work of a commit without an answer: backlogs and fan-outs of this process that its memory lacks.
-    fn recover(&self, stop: &CancellationToken) {
-        self.context.backlogs.look_for_more();
-        self.fan_outs.abandon_later(stop);
     }
 
     async fn turn(
@@ -326,8 +323,8 @@ impl OperationalEvents {
         Ok(())
     }
 
-    /// Tells the first changes of a batch, within the bound on deliveries. Returns their number; `None` if another process
-    /// has told one of them.
+    /// Tells the first changes of a batch, within the bound on deliveries. Returns their number; `None` if another
+    /// process has told one of them.
     async fn tell_batch(
         &self,
         application: &Arc<Application>,
@@ -337,6 +334,7 @@ impl OperationalEvents {
     ) -> Result<Option<usize>, StoreError> {
         let announcement = self.announcement(application, batch).await?;
         let (mut told, mut opened): (Vec<OperationalState>, Vec<Opened>) = (Vec::new(), Vec::new());
+        let mut notices = Vec::new();
         let (mut taken, mut weight) = (0, 0);
         for known in batch {
             if weight >= DELIVERIES {
@@ -353,18 +351,38 @@ impl OperationalEvents {
             weight += event.as_ref().map_or(0, Opened::weight);
             let state = known.state.tell(known.key.condition, self.context.now());
             let event_id = event.as_ref().map(Opened::id);
+            notices.extend(event.as_ref().and_then(|_| self.notice(known)));
             told.push(OperationalState { state, event: event_id.or(known.event), ..known.clone() });
             opened.extend(event);
         }
         told.sort_unstable_by_key(|state| state.key);
         let events: Vec<_> = opened.iter().map(|opened| &opened.new).collect();
-        let change = OperationalChange { states: &told, events: &events, ..OperationalChange::default() };
+        let change = OperationalChange { states: &told, events: &events, notices: &notices, counted: None };
         let is_written = self.write(&change, states).await?;
         crash_point("operational.told");
         if is_written {
             opened.into_iter().for_each(|opened| opened.finish(&self.fan_outs, stop));
         }
         Ok(is_written.then_some(taken))
+    }
+
+    /// The due change for a mail to the endpoint's owner; `None` if no mail tells the change. Mails about given-up
+    /// deliveries tell more than the condition.
+    fn notice(&self, known: &OperationalState) -> Option<ConditionNotice> {
+        let OperationalState { key, state, .. } = known;
+        if !self.is_mailed || key.condition.course() != Course::Lasting {
+            return None;
+        }
+        let change = state.due(key.condition, self.context.now())?;
+        // A deleted endpoint has no owner.
+        let endpoint = self.context.endpoint(known.application?, endpoint(*key))?;
+        let because = state.figures.because.map(|because| because.as_str().to_owned());
+        let reason = match change {
+            Change::Begins => state.figures.reason.clone(),
+            Change::Ends => because,
+        };
+        let endpoint = endpoint.id;
+        Some(ConditionNotice { endpoint, condition: key.condition, change, since: state.since, reason })
     }
 
     /// Reads the names that the events of a batch tell.

@@ -49,8 +49,8 @@ impl OrderingKeys {
         }
     }
 
-    /// Handles up to `limit` signals, and returns the number. A begun look is finished: this process owns the look's new
-    /// backlogs.
+    /// Handles up to `limit` signals, and returns the number. A begun look is finished: this process owns the look's
+    /// new backlogs.
     async fn advance(&self, limit: usize) -> Result<usize, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
         let advancing = store.advance_keys(context.process(), limit);

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{context::Context, metric, stages::fan_out::FanOuts};
+use crate::{context::Context, metric, stages::intake::fan_out::FanOuts};
 
 /// Validity of a heartbeat, and interval between two heartbeats.
 const LIFETIME: Duration = Duration::from_secs(10);
@@ -230,7 +230,7 @@ impl Presence {
     async fn look_at_own(&self) -> Result<(), StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
         let owned = store.with_deadline(SLOW, store.owned_backlogs(context.process())).await?;
-        context.begin(&owned);
+        context.begin_own(&owned);
         Ok(())
     }
 
@@ -249,7 +249,7 @@ impl Presence {
         self.sight.answered();
         if !taken.is_empty() {
             crash_point("backlog.taken");
-            context.begin(&taken);
+            context.take_over(&taken);
         }
         let taken = store.with_deadline(SLOW, store.take_fan_outs(context.process(), MAX_FAN_OUTS)).await;
         if taken.is_err() {

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::{
-    application::EndpointStatus,
     delivery::{QueueReason, lease_duration, policy::TIMEOUTS},
+    endpoint::EndpointStatus,
     ids::LeaseId,
 };
 use fanfare_service::crash_point;
@@ -18,7 +18,7 @@ use crate::{
     context::Context,
     stages::{
         InFlight,
-        shaping::{self, Unshaped},
+        intake::shaping::{self, Unshaped},
     },
 };
 

@@ -1,17 +1,17 @@
 //! Token fetches: a task for each endpoint with OAuth 2.0 that attempts look at. Runs in each process.
 //!
-//! The task looks at the row that all processes share. One process fetches under a lease, the others wait for the row. A
-//! token in use is renewed ahead. The task ends when no attempt has looked at the token for a while.
+//! The task looks at the row that all processes share. One process fetches under a lease, the others wait for the row.
+//! A token in use is renewed ahead. The task ends when no attempt has looked at the token for a while.
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use fanfare_domain::{
-    application::Endpoint,
-    endpoint::{access_token::TokenFault, authentication::OAuth2},
+    endpoint::{Endpoint, access_token::TokenFault, authentication::OAuth2},
     ids::{ApplicationId, EndpointId, LeaseId},
 };
 use fanfare_outbound::Client;
@@ -36,9 +36,12 @@ const LONGEST_LOOK: Duration = Duration::from_secs(2);
 /// Statements at once.
 const STATEMENTS: usize = 2;
 
-/// Fetches at once, of all applications and of a single one: token servers that hang hold up no other application.
+/// Fetches at once, of all applications and of a single one: hanging token servers of an application hold up no other.
 const FETCHES: usize = 256;
 const FETCHES_OF_APPLICATION: usize = 8;
+
+/// Interval of looks while a fetch waits for its permits: another process may have fetched.
+const QUEUE_LOOKS: Duration = Duration::from_secs(5);
 
 /// Longest sleep between two looks: another process may have discarded the token.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -79,8 +82,8 @@ impl TokenFetches {
         }
     }
 
-    /// Keeps the token of an endpoint, as long as attempts look at it. A begun step ends after `stop`, too: otherwise no
-    /// process could fetch until the end of the lease.
+    /// Keeps the token of an endpoint, as long as attempts look at it. A begun step ends after `stop`, too: otherwise
+    /// no process could fetch until the end of the lease.
     async fn keep(&self, wanted: WantedToken, stop: &CancellationToken) {
         let tokens = &self.context.lanes.tokens;
         let WantedToken { application, endpoint, changed } = wanted;
@@ -94,8 +97,9 @@ impl TokenFetches {
             if tokens.forget_unused(endpoint) {
                 return;
             }
+            let Some(asking) = stop.run_until_cancelled(self.statements.acquire()).await else { return };
             let is_available = *self.context.database.availability().borrow();
-            let sleep = match self.step(&known, stop).await {
+            let sleep = match self.step(&known, asking, stop).await {
                 Ok(Some(sleep)) => {
                     looks = FIRST_LOOK;
                     sleep
@@ -118,31 +122,36 @@ impl TokenFetches {
         }
     }
 
-    /// Discards a refused token, looks at the row, and fetches a token if a fetch is due. Returns the time until the next
-    /// step; `None` while another process fetches, or has other settings.
-    async fn step(&self, endpoint: &Endpoint, stop: &CancellationToken) -> Result<Option<Duration>, StoreError> {
+    /// Discards a refused token, looks at the row, and fetches a token if a fetch is due. Returns the time until the
+    /// next step; `None` while another process fetches, or has other settings. `asking` is held during the first
+    /// statements.
+    async fn step<T>(
+        &self,
+        endpoint: &Endpoint,
+        asking: T,
+        stop: &CancellationToken,
+    ) -> Result<Option<Duration>, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
         let Some((oauth2, version)) = endpoint.oauth2() else { return Ok(None) };
         let id = endpoint.id;
         if let Some(generation) = context.lanes.tokens.take_refused(id, version) {
-            let refusing = self.ask(store.refuse_token(id, version, generation));
-            if let Err(error) = refusing.await {
+            let refusing = store.refuse_token(id, version, generation);
+            if let Err(error) = store.with_deadline(STATEMENT_TIMEOUT, refusing).await {
                 context.lanes.tokens.put_back_refused(id, version, generation);
                 return Err(error);
             }
         }
-        let TokenLook { token, turn } = self.ask(store.access_token(id, version)).await?;
-        if let Some(token) = &token {
-            self.put(id, version, token);
-        }
+        let TokenLook { token, turn } = self.look(id, version).await?;
+        drop(asking);
         match turn {
             TokenTurn::Due => {
-                // Before the fetch begins: no lease runs in a queue.
-                let Some(_permits) = stop.run_until_cancelled(self.permits(endpoint.application)).await else {
-                    return Ok(None);
-                };
+                let Some(_permits) = self.queue(endpoint, version, stop).await? else { return Ok(None) };
+                let Some(asking) = stop.run_until_cancelled(self.statements.acquire()).await else { return Ok(None) };
                 let fetch = LeaseId::new(context.now(), rand::random());
-                let Some(failures) = self.ask(store.begin_fetch(id, version, fetch)).await? else { return Ok(None) };
+                let beginning = store.begin_fetch(id, version, fetch);
+                let begun = store.with_deadline(STATEMENT_TIMEOUT, beginning).await?;
+                drop(asking);
+                let Some(failures) = begun else { return Ok(None) };
                 self.fetch(id, oauth2, (version, fetch), failures).await?;
                 Ok(Some(Duration::ZERO))
             }
@@ -154,11 +163,37 @@ impl TokenFetches {
         }
     }
 
-    /// Runs a statement, once few others run.
-    async fn ask<T>(&self, statement: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        // The semaphores are never closed.
-        let _permit = self.statements.acquire().await;
-        self.context.database.store.with_deadline(STATEMENT_TIMEOUT, statement).await
+    /// Looks at the row, and gives its token to attempts.
+    async fn look(&self, endpoint: EndpointId, version: i64) -> Result<TokenLook, StoreError> {
+        let store = &self.context.database.store;
+        let look = store.with_deadline(STATEMENT_TIMEOUT, store.access_token(endpoint, version)).await?;
+        if let Some(token) = &look.token {
+            self.put(endpoint, version, token);
+        }
+        Ok(look)
+    }
+
+    /// Waits for the permits of a fetch, before the fetch begins: no lease runs in a queue. `None` after `stop`, or
+    /// once another process has begun a fetch.
+    async fn queue(
+        &self,
+        endpoint: &Endpoint,
+        version: i64,
+        stop: &CancellationToken,
+    ) -> Result<Option<Permits<'_>>, StoreError> {
+        let mut permits = pin!(self.permits(endpoint.application));
+        loop {
+            match stop.run_until_cancelled(timeout(QUEUE_LOOKS, permits.as_mut())).await {
+                None => return Ok(None),
+                Some(Ok(permits)) => return Ok(Some(permits)),
+                Some(Err(_)) => {
+                    let asking = stop.run_until_cancelled(self.statements.acquire()).await;
+                    if asking.is_none() || self.look(endpoint.id, version).await?.turn != TokenTurn::Due {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
     }
 
     /// Waits for the permits of a fetch: first the application's, so that its queue takes no other permit.
@@ -215,7 +250,8 @@ impl TokenFetches {
         lease_ends: Instant,
     ) -> Result<bool, StoreError> {
         loop {
-            match self.ask(store()).await {
+            let storing = self.context.database.store.with_deadline(STATEMENT_TIMEOUT, store());
+            match storing.await {
                 Err(_) if Instant::now() + STORE_AGAIN < lease_ends => sleep(STORE_AGAIN).await,
                 ended => return ended,
             }

@@ -11,10 +11,10 @@ use fanfare_domain::{
 use fanfare_service::{link_to, set_parent, trace_of};
 use tracing::{Span, field::Empty, info_span};
 
-use super::InFlight;
+use crate::stages::InFlight;
 
 /// The span of a message, from its receipt to the ack, as a child of the publisher's span.
-pub(super) fn process(topology: &Topology, message: &Incoming, publisher: Option<&TraceContext>) -> Span {
+pub(crate) fn process(topology: &Topology, message: &Incoming, publisher: Option<&TraceContext>) -> Span {
     let span = info_span!(
         "process",
         otel.name = format!("process {}", topology.events_queue()),
@@ -38,15 +38,15 @@ pub(super) fn process(topology: &Topology, message: &Incoming, publisher: Option
 }
 
 /// The event, with a trace that continues from the span of its message.
-pub(super) fn continued(span: &Span, mut event: Event) -> Event {
+pub(crate) fn continued(span: &Span, mut event: Event) -> Event {
     span.record("fanfare.event", tracing::field::display(event.id));
     event.trace = trace_of(span).or(event.trace);
     event
 }
 
-/// The span of an attempt. The first attempt belongs to the event's trace. A later attempt may come days later: it begins
-/// a trace of its own, with a link to the event's.
-pub(super) fn attempt(in_flight: &InFlight) -> Span {
+/// The span of an attempt. The first attempt belongs to the event's trace. A later attempt may come days later: it
+/// begins a trace of its own, with a link to the event's.
+pub(crate) fn attempt(in_flight: &InFlight) -> Span {
     let url = &in_flight.endpoint.url;
     let span = info_span!(
         "attempt",
@@ -77,7 +77,7 @@ pub(super) fn attempt(in_flight: &InFlight) -> Span {
 }
 
 /// Records the outcome of an attempt in its span.
-pub(super) fn end_attempt(span: &Span, outcome: Outcome) {
+pub(crate) fn end_attempt(span: &Span, outcome: Outcome) {
     match outcome.status() {
         Some(status) => {
             span.record("http.response.status_code", i64::from(status));
@@ -90,6 +90,6 @@ pub(super) fn end_attempt(span: &Span, outcome: Outcome) {
 }
 
 /// Marks a span as failed.
-pub(super) fn fail(span: &Span, error: &str) {
+pub(crate) fn fail(span: &Span, error: &str) {
     span.record("error.type", error).record("otel.status_code", "ERROR");
 }

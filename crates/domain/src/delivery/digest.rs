@@ -2,15 +2,15 @@
 
 use std::fmt::Write;
 
-use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, civil::Date};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
     delivery::feed::FeedPlace,
     event::EventType,
-    ids::{DeliveryId, EndpointId, EventId},
-    time::saturating_sub,
+    ids::{DeliveryId, EndpointId, EventId, first_id},
+    time::{begin_of, day_of, saturating_sub},
 };
 
 /// Type of the events that tell a digest. Only Fanfare publishes the type.
@@ -25,35 +25,26 @@ pub fn is_digest(event_type: &EventType) -> bool {
 }
 
 /// Day of a delivery: the UTC day of the event's acceptance, from the id.
-pub fn day_of(delivery: DeliveryId) -> Date {
-    utc_date(delivery.accepted_at())
-}
-
-/// Day of a moment in UTC.
-pub fn utc_date(moment: Timestamp) -> Date {
-    moment.to_zoned(TimeZone::UTC).date()
+pub fn day_of_delivery(delivery: DeliveryId) -> Date {
+    day_of(delivery.accepted_at())
 }
 
 /// The last day whose digest is due.
 pub fn last_ended(now: Timestamp) -> Date {
     let counted = saturating_sub(now, GRACE.unsigned_abs());
-    utc_date(counted).yesterday().unwrap_or(Date::MIN)
+    day_of(counted).yesterday().unwrap_or(Date::MIN)
 }
 
 /// Ids of a day's deliveries: from the first, up to the second. The bounds are those of a partition: a greater second
 /// bound would let PostgreSQL read the next day's partition, too.
 pub fn bounds(day: Date) -> (DeliveryId, DeliveryId) {
-    (first_id(day), day.tomorrow().map_or(DeliveryId(uuid::Uuid::max()), first_id))
-}
-
-fn first_id(day: Date) -> DeliveryId {
-    let begin = day.to_zoned(TimeZone::UTC).map_or(Timestamp::UNIX_EPOCH, |begin| begin.timestamp());
-    DeliveryId(uuid::Uuid::from_u128(u128::from(begin.as_millisecond().max(0).unsigned_abs()) << 80))
+    let first = |day| DeliveryId(first_id(begin_of(day)));
+    (first(day), day.tomorrow().map_or(DeliveryId(uuid::Uuid::max()), first))
 }
 
 /// Days from `from` to `last`, above the line of retention.
 pub fn days(from: Date, last: Date, line: Option<Timestamp>) -> Vec<Date> {
-    let begin = line.map_or(from, |line| from.max(utc_date(line)));
+    let begin = line.map_or(from, |line| from.max(day_of(line)));
     begin.series(jiff::Span::new().days(1)).take_while(|day| *day <= last).collect()
 }
 
@@ -147,7 +138,7 @@ mod tests {
         fn the_bounds_of_a_day_hold_its_deliveries(millisecond in 0..4_102_444_800_000_i64, event: u128, endpoint: u128) {
             let at = Timestamp::from_millisecond(millisecond).expect("in range");
             let delivery = DeliveryId::derive(at, EventId(Uuid::from_u128(event)), EndpointId(Uuid::from_u128(endpoint)));
-            let day = day_of(delivery);
+            let day = day_of_delivery(delivery);
             let (from, to) = bounds(day);
             prop_assert!(from <= delivery && delivery < to);
             prop_assert_eq!(bounds(day.tomorrow().expect("a day")).0, to);
@@ -168,7 +159,7 @@ mod tests {
         fn a_due_day_has_ended(millisecond in 86_400_000..4_102_444_800_000_i64) {
             let now = Timestamp::from_millisecond(millisecond).expect("in range");
             let last = last_ended(now);
-            let end = last.tomorrow().expect("a day").to_zoned(TimeZone::UTC).expect("UTC").timestamp();
+            let end = begin_of(last.tomorrow().expect("a day"));
             let since = now.duration_since(end);
             prop_assert!(since >= GRACE && since < GRACE + SignedDuration::from_hours(24));
         }

@@ -22,7 +22,8 @@ pub enum Outcome {
     ConnectionClosed,
     /// The host name has no address.
     NameNotResolved,
-    /// The address may not be called (see [`crate::endpoint::address`]). The next attempt may be allowed, as names change.
+    /// The address may not be called (see [`crate::endpoint::address`]). The next attempt may be allowed, as names
+    /// change.
     AddressForbidden,
     /// No TLS session: certificate, name or protocol.
     TlsFailed,

@@ -16,8 +16,8 @@ use crate::{
 /// Longest wait of a delivery for which an endpoint's `Retry-After` is heeded.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(120 * 60);
 
-/// Longest rest of an endpoint by `Retry-After`. A wrong header thus costs little, and an endpoint under maintenance gets
-/// an attempt every ten minutes at most.
+/// Longest rest of an endpoint by `Retry-After`. A wrong header thus costs little, and an endpoint under maintenance
+/// gets an attempt every ten minutes at most.
 pub const MAX_REST: Duration = Duration::from_secs(10 * 60);
 
 /// Maximum waits of a schedule.
@@ -130,8 +130,8 @@ impl Policy {
         self.decide_class(self.rules.of(outcome), outcome, failures, (expires_at, now), chance)
     }
 
-    /// Decides by the outcome of an attempt with a token that was fetched. A 401 refuses the token, and not the event: a
-    /// rejection is a failure instead, and the next attempt has a new token.
+    /// Decides by the outcome of an attempt with a token that was fetched. A 401 refuses the token, and not the event:
+    /// a rejection is a failure instead, and the next attempt has a new token.
     pub fn decide_with_token(
         &self,
         outcome: Outcome,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    application::{Application, Endpoint},
+    application::Application,
     delivery::State,
-    endpoint::filter::FilteredEvent,
+    endpoint::{Endpoint, filter::FilteredEvent},
     event::{EventType, subscription::Subscription},
     expression::Outcome,
     ids::EndpointId,

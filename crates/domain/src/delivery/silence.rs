@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Time in which working name servers answer a test question. A look-up repeats its question after 333 ms: a later answer
-/// may belong to the repetition.
+/// Time in which working name servers answer a test question. A look-up repeats its question after 333 ms: a later
+/// answer may belong to the repetition.
 pub const PROMPT: Duration = Duration::from_millis(300);
 
 /// Longest time until a look-up repeats its question. A host without an answer by then fails by itself.
@@ -49,8 +49,8 @@ impl Silence {
         }
     }
 
-    /// True if the silence may be the reason why a look-up between two moments had no answer. False once the look-up has
-    /// repeated its question after the silence. A single test question may be lost on its way: a silence has two.
+    /// True if the silence may be the reason why a look-up between two moments had no answer. False once the look-up
+    /// has repeated its question after the silence. A single test question may be lost on its way: a silence has two.
     pub fn explains(&self, began: Duration, ended: Duration) -> bool {
         let is_between =
             self.unanswered.is_some_and(|[first, last]| first < last && began <= last + PROMPT && first <= ended);

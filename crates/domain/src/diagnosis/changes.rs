@@ -27,8 +27,8 @@ pub const CHANGES: [&str; 11] = [
 /// Longest time from a change to the failure that the change may have caused.
 const CAUSE_WITHIN: Duration = Duration::from_secs(1800);
 
-/// First and last moment of the changes that may have caused a failure since `since`. The beginning of a failure is known
-/// to [`STEP`].
+/// First and last moment of the changes that may have caused a failure since `since`. The beginning of a failure is
+/// known to [`STEP`].
 pub fn causes_of(since: Timestamp) -> (Timestamp, Timestamp) {
     (saturating_sub(since, CAUSE_WITHIN), saturating_add(since, STEP))
 }

@@ -4,10 +4,7 @@ use std::time::Duration;
 
 use jiff::{Timestamp, civil::Date};
 
-use crate::{
-    quota::day_of,
-    time::{saturating_add, saturating_sub},
-};
+use crate::time::{day_of, saturating_add, saturating_sub};
 
 /// Number of buckets of a [`Histogram`].
 pub const BUCKETS: usize = 14;
@@ -254,7 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::quota::begin_of;
+    use crate::time::begin_of;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).expect("a moment")

@@ -16,12 +16,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::{
-    application::{EndpointStatus, Feed},
     delivery::{
         FailureReason, QueueReason, State,
         outcome::{Outcome, OutcomeRules},
     },
-    endpoint::filter::Filter,
+    endpoint::{EndpointStatus, Feed, filter::Filter},
     event::{EventType, subscription::Subscription},
     expression::Explanation,
     ids::{ApplicationId, AuditId, DeliveryId, EndpointId, EventId, ParkedId, ReplayId},

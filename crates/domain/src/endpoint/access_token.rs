@@ -150,8 +150,8 @@ pub fn renew_after(life: Duration) -> Duration {
     life * 4 / 5
 }
 
-/// Time from the fetch of a token for which the token is sent: shorter than its life, so that a request on its way arrives
-/// in time.
+/// Time from the fetch of a token for which the token is sent: shorter than its life, so that a request on its way
+/// arrives in time.
 pub fn usable_for(life: Duration) -> Duration {
     life.saturating_sub((life / 10).min(LONGEST_MARGIN))
 }

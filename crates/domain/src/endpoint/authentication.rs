@@ -1,4 +1,5 @@
-//! Authentication of Fanfare at a receiver: HTTP Basic, bearer tokens, OAuth 2.0 client credentials, client certificates.
+//! Authentication of Fanfare at a receiver: HTTP Basic, bearer tokens, OAuth 2.0 client credentials, client
+//! certificates.
 
 use std::fmt;
 

@@ -88,8 +88,8 @@ impl Filter {
     }
 }
 
-/// Maximum steps of all filters for an event. Beyond, filters have no result: an application cannot hold a dispatcher for
-/// longer, whatever the number of its webhooks.
+/// Maximum steps of all filters for an event. Beyond, filters have no result: an application cannot hold a dispatcher
+/// for longer, whatever the number of its webhooks.
 pub const MAX_STEPS_OF_EVENT: u64 = 1_000_000;
 
 /// Maximum steps of all filters for an event beside other work of a thread: less than a millisecond.

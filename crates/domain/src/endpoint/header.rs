@@ -53,8 +53,8 @@ pub enum HeaderFault {
 
 /// Checks a header's name.
 ///
-/// # Errors
-/// If the name is invalid, in [`OF_THE_MESSAGE`], of Standard Webhooks, of an ordering key, [`DIGEST_DAY`] or [`REPLAY`].
+/// # Errors If the name is invalid, in [`OF_THE_MESSAGE`], of Standard Webhooks, of an ordering key, [`DIGEST_DAY`] or
+/// [`REPLAY`].
 pub fn check_name(name: &str) -> Result<HeaderName, HeaderFault> {
     let parsed: HeaderName =
         name.parse().map_err(|_| HeaderFault::InvalidName(name.chars().take(64).collect::<String>()))?;

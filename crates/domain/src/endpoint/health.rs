@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::{application::EndpointStatus, time::saturating_add};
+use crate::{endpoint::EndpointStatus, time::saturating_add};
 
 /// An endpoint counts as failing after this time without a success.
 pub const FAILING_AFTER: Duration = Duration::from_secs(600);

@@ -1,7 +1,7 @@
 //! Templates: bodies of an endpoint's own form, made from the data of events.
 //!
-//! A template is a JSON value. Texts in it hold placeholders `{{ expression }}`. So the body is always JSON, whatever the
-//! event holds. A body is rendered once, and kept.
+//! A template is a JSON value. Texts in it hold placeholders `{{ expression }}`. So the body is always JSON, whatever
+//! the event holds. A body is rendered once, and kept.
 
 mod presets;
 
@@ -466,8 +466,8 @@ impl Shaped {
         Self::Failed(fault.to_string().replace(char::is_control, " "))
     }
 
-    /// The body of an event that was stored encrypted. Members that were hidden then stay hidden, although the present rules
-    /// may hide others.
+    /// The body of an event that was stored encrypted. Members that were hidden then stay hidden, although the present
+    /// rules may hide others.
     #[must_use]
     pub fn of_sealed_event(self) -> Self {
         match self {

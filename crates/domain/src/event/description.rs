@@ -194,7 +194,8 @@ fn decide(before: Option<&KnownType>, wanted: &WantedType, sums: (usize, usize))
     Ok(PlannedType { name: wanted.name.clone(), effect, after: Some(after), removes_schemas, appends })
 }
 
-/// The application's own sample after a change, in which the newest schema is `schema`. A generated sample is not kept as an own sample.
+/// The application's own sample after a change, in which the newest schema is `schema`. A generated sample is not kept
+/// as an own sample.
 fn sample(before: Option<&KnownType>, wanted: &WantedType, schema: Option<&KnownSchema>) -> Result<String, EventFault> {
     let given = wanted.sample.over(before.map(|before| &before.sample)).unwrap_or_else(|| EMPTY_SAMPLE.to_owned());
     let Some(schema) = schema else { return Ok(given) };

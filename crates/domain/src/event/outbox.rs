@@ -78,8 +78,8 @@ impl OutboxRow {
     }
 }
 
-/// Splits rows, which are in order, into chains. The rows of a chain wait for each other: they have the same application
-/// and ordering key. A row without an ordering key waits for no other row.
+/// Splits rows, which are in order, into chains. The rows of a chain wait for each other: they have the same
+/// application and ordering key. A row without an ordering key waits for no other row.
 pub fn chains(rows: Vec<OutboxRow>) -> Vec<Vec<OutboxRow>> {
     let mut chains: Vec<Vec<OutboxRow>> = Vec::new();
     let mut of_key: HashMap<(String, String), usize> = HashMap::new();

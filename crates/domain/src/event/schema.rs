@@ -1,7 +1,7 @@
 //! JSON Schemas of event types: draft 2020-12, checked when a schema is saved, and applied to the data of events.
 //!
-//! A check needs bounded time for any accepted schema and any event. `format` describes and is not checked, as the draft
-//! has it by default.
+//! A check needs bounded time for any accepted schema and any event. `format` describes and is not checked, as the
+//! draft has it by default.
 
 mod cost;
 mod explain;

@@ -52,8 +52,8 @@ impl fmt::Display for Subscription {
     }
 }
 
-/// Index of the subscriptions of an application's endpoints: a look-up does not touch endpoints without a match. A clone
-/// shares all parts that do not change: a change costs the same with 100,000 endpoints as with ten.
+/// Index of the subscriptions of an application's endpoints: a look-up does not touch endpoints without a match. A
+/// clone shares all parts that do not change: a change costs the same with 100,000 endpoints as with ten.
 #[derive(Debug, Clone)]
 pub struct SubscriptionIndex<K: Ord> {
     exact: HashTrieMapSync<EventType, RedBlackTreeSetSync<K>>,

@@ -153,8 +153,8 @@ pub enum WriteFault {
 }
 
 impl Expression {
-    /// Evaluates the expression, and appends the value to `output` as JSON. With `is_inline`, a text is appended without
-    /// quotes, to stand within a string.
+    /// Evaluates the expression, and appends the value to `output` as JSON. With `is_inline`, a text is appended
+    /// without quotes, to stand within a string.
     ///
     /// # Errors
     /// If the expression has no result, or the output is full.

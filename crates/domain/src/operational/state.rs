@@ -1,7 +1,8 @@
 //! The told state of a condition: when a change is told, and when it is not.
 //!
-//! A lasting condition is told after a time without a change, so that a flapping endpoint causes few events. A few events
-//! about a condition may follow each other at once, and then one an hour. The told state always becomes the true state.
+//! A lasting condition is told after a time without a change, so that a flapping endpoint causes few events. A few
+//! events about a condition may follow each other at once, and then one an hour. The told state always becomes the true
+//! state.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -180,8 +181,8 @@ mod tests {
         )
     }
 
-    /// Runs looks with the truth of each turn. Returns the last state, the told changes with their counts, and the number
-    /// of changes of the truth.
+    /// Runs looks with the truth of each turn. Returns the last state, the told changes with their counts, and the
+    /// number of changes of the truth.
     fn run(condition: Condition, truth: &[bool]) -> (Option<State>, Vec<(u64, Change, u32)>, u32) {
         let (mut state, mut told, mut flips, mut before): (Option<State>, _, _, _) = (None, Vec::new(), 0, false);
         for (turn, holds) in (0..).zip(truth) {

@@ -1,9 +1,9 @@
-//! Trials of asymmetric signatures. A receiver cannot make such a signature, only read it: the mistakes are those of the
-//! body, the encoding and the key.
+//! Trials of asymmetric signatures. A receiver cannot make such a signature, only read it: the mistakes are those of
+//! the body, the encoding and the key.
 
 use fanfare_domain::{
+    application::signing_key::{PublicKey, SigningKey, SigningKeys},
     dialect::SignatureEncoding,
-    signing_key::{PublicKey, SigningKey, SigningKeys},
 };
 use http::HeaderMap;
 use jiff::Timestamp;

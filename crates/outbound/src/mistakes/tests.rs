@@ -5,12 +5,11 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use fanfare_domain::{
-    application::{EndpointSecret, EndpointStatus, Feed},
+    application::signing_key::{ApplicationKey, SigningKey, SigningKeys},
     dialect::{Dialects, Sending},
-    endpoint::secret::SigningSecret,
+    endpoint::{EndpointSecret, EndpointStatus, Feed, secret::SigningSecret},
     event::EventType,
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
-    signing_key::{ApplicationKey, SigningKey, SigningKeys},
 };
 use proptest::{prelude::*, sample::select};
 

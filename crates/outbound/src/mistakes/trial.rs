@@ -1,11 +1,10 @@
 //! Trials of secrets, keys, signed texts and bodies.
 
 use fanfare_domain::{
-    application::Endpoint,
+    application::signing_key::SigningKeys,
     dialect::{Dialect, SignatureEncoding, SignatureForm, SignatureKey, SignaturePlace},
-    endpoint::secret::SigningSecret,
+    endpoint::{Endpoint, secret::SigningSecret},
     ids::EventId,
-    signing_key::SigningKeys,
 };
 use http::{HeaderMap, HeaderName};
 use jiff::Timestamp;

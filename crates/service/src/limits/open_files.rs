@@ -20,8 +20,8 @@ pub struct TooFewFiles {
 }
 
 /// Raises the limit of open files to the hard limit. Returns the number of files that remain beside a budget and
-/// `others`: connections to the database, and to other listeners. The budget is the `value` of `setting`, with `of_each`
-/// files each.
+/// `others`: connections to the database, and to other listeners. The budget is the `value` of `setting`, with
+/// `of_each` files each.
 ///
 /// # Errors
 /// If the limit stays below the need.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fanfare_domain::{ids::ApplicationId, plan::Limits};
+use fanfare_domain::{application::plan::Limits, ids::ApplicationId};
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;

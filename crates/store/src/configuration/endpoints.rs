@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
-    application::{EndpointStatus, Feed},
     delivery::policy::{InvalidSchedule, Schedule},
     endpoint::{
+        EndpointStatus, Feed,
         authentication::{Authentication, ClientCertificate, ShownAuthentication, ShownCertificate},
         fifo::Fifo,
         secret::SigningSecret,
@@ -279,9 +279,8 @@ impl Store {
         Ok(Held { deliveries: row.get(0), oldest_accepted_at: row.get(1) })
     }
 
-    /// Changes an endpoint; `None` if the endpoint does not exist, or if the change keeps a secret that was changed meanwhile.
-    /// After a change of status a dispatcher looks at the
-    /// endpoint's backlog at once.
+    /// Changes an endpoint; `None` if the endpoint does not exist, or if the change keeps a secret that was changed
+    /// meanwhile. After a change of status a dispatcher looks at the endpoint's backlog at once.
     pub async fn change_endpoint(
         &self,
         application: ApplicationId,

@@ -1,6 +1,6 @@
 //! Plans: named limits of applications. A change of a plan writes one row, whatever the number of its applications.
 
-use fanfare_domain::plan::Limits;
+use fanfare_domain::application::plan::Limits;
 use jiff::Timestamp;
 use tokio_postgres::Row;
 

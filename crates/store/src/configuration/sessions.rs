@@ -163,8 +163,8 @@ impl Store {
         Ok(())
     }
 
-    /// Lists sessions and unopened links that have not ended, newest first: one page of sessions older than `before`, of
-    /// `application` and `face` if given.
+    /// Lists sessions and unopened links that have not ended, newest first: one page of sessions older than `before`,
+    /// of `application` and `face` if given.
     pub async fn sessions(
         &self,
         application: Option<ApplicationId>,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
+    application::signing_key::{PublicKey, SigningKey},
     ids::ApplicationId,
-    signing_key::{PublicKey, SigningKey},
 };
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -58,8 +58,8 @@ impl Store {
         Ok(())
     }
 
-    /// Gives an application a new signing key, the key of `seed`. The current key signs, too, until the end of `overlap`.
-    /// Without an overlap, all earlier keys end at once, also during the overlap of an earlier rotation.
+    /// Gives an application a new signing key, the key of `seed`. The current key signs, too, until the end of
+    /// `overlap`. Without an overlap, all earlier keys end at once, also during the overlap of an earlier rotation.
     pub async fn rotate_signing_keys(
         &self,
         application: ApplicationId,

@@ -142,8 +142,8 @@ fn pool(
     statement_timeout: Duration,
 ) -> Result<Pool, StoreError> {
     let deadline = statement_timeout.as_millis();
-    // Statements, since poolers refuse options of a connection. Without JIT: a disabled scan of a small table counts as so
-    // expensive that PostgreSQL would compile each plan.
+    // Statements, since poolers refuse options of a connection. Without JIT: a disabled scan of a small table counts as
+    // so expensive that PostgreSQL would compile each plan.
     let settings =
         format!("{LOST_CLIENTS} SET statement_timeout = {deadline}; SET lock_timeout = 5000; SET jit = off; {planner}");
     let set_up = Hook::async_fn(move |object: &mut deadpool_postgres::ClientWrapper, _| {

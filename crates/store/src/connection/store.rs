@@ -27,8 +27,8 @@ pub struct StoreSettings {
     pub url: DatabaseUrl,
     /// User and password.
     pub credentials: Credentials,
-    /// Maximum of general connections. The store opens up to seven more, for batch statements and the heartbeat, and the
-    /// listener one.
+    /// Maximum of general connections. The store opens up to seven more, for batch statements and the heartbeat, and
+    /// the listener one.
     pub connections: usize,
     /// Keys for stored secrets.
     pub keyring: Keyring,
@@ -103,8 +103,9 @@ impl Store {
         })
     }
 
-    /// The same database over `connections` of their own, general connections and writers, for statements that must hold
-    /// up no others. A longer statement than `statement_timeout` fails. [`Self::pools`] shows the connections as `name`.
+    /// The same database over `connections` of their own, general connections and writers, for statements that must
+    /// hold up no others. A longer statement than `statement_timeout` fails. [`Self::pools`] shows the connections as
+    /// `name`.
     ///
     /// # Errors
     /// If the settings yield no pool.

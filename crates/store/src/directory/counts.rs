@@ -3,8 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use fanfare_domain::{
+    application::quota::{Amount, Counted},
     ids::ApplicationId,
-    quota::{Amount, Counted, day_of},
+    time::day_of,
 };
 use jiff::{Timestamp, civil::Date};
 use tokio::{sync::watch, time::Instant};

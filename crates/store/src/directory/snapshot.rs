@@ -12,11 +12,9 @@ use std::{
 
 use fanfare_domain::{
     access::api_key::{Caller, Keys},
-    application::Application,
+    application::{Application, plan::Limits, quota::Counted},
     dialect::Dialects,
     ids::{ApplicationId, KeyId},
-    plan::Limits,
-    quota::Counted,
 };
 use jiff::Timestamp;
 use tokio::{
@@ -185,8 +183,8 @@ impl Directory {
         Some(caller)
     }
 
-    /// Refreshes the keys if `text` is an unknown key, as the key may be new: the notice of a new key needs a moment, or
-    /// is lost. Looks at most once a second.
+    /// Refreshes the keys if `text` is an unknown key, as the key may be new: the notice of a new key needs a moment,
+    /// or is lost. Looks at most once a second.
     pub async fn look_for_key(&self, text: &str) {
         if !self.snapshot.borrow().keys.lacks(text) {
             return;
@@ -264,8 +262,8 @@ async fn keep_current(
     }
 }
 
-/// Writes the times of use since the last write, from time to time. A failed write is not repeated: the next use of a key
-/// writes a later time.
+/// Writes the times of use since the last write, from time to time. A failed write is not repeated: the next use of a
+/// key writes a later time.
 async fn note_uses(store: Store, uses: Uses) {
     loop {
         tokio::time::sleep(POLL).await;

@@ -9,18 +9,20 @@ use std::{
 use deadpool_postgres::Transaction;
 use fanfare_domain::{
     access::api_key::{ApiKey, Keys, Role},
-    application::{Application, ApplicationSettings, Endpoint, EndpointSecret},
+    application::{
+        Application, ApplicationSettings,
+        plan::Limits,
+        signing_key::{ApplicationKey, SigningKeys},
+    },
     delivery::policy::{InvalidSchedule, Policy},
     dialect::Dialects,
-    endpoint::{filter::Filter, redaction::Redaction, template::Template},
+    endpoint::{Endpoint, EndpointSecret, filter::Filter, redaction::Redaction, template::Template},
     event::{
         EventType,
         schema::{Schema, Schemas},
         subscription::Subscription,
     },
     ids::{ApplicationId, EndpointId, KeyId},
-    plan::Limits,
-    signing_key::{ApplicationKey, SigningKeys},
 };
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -122,8 +124,8 @@ impl Source {
         Ok(())
     }
 
-    /// Sum of the versions. The versions as listed, read at once before the rows: one application's newer row would hide
-    /// another's old row in the sum.
+    /// Sum of the versions. The versions as listed, read at once before the rows: one application's newer row would
+    /// hide another's old row in the sum.
     fn sum(&self, applications: &HashMap<ApplicationId, Arc<Application>>, unreadable: &HashSet<ApplicationId>) -> i64 {
         let version = |(id, listed): (&ApplicationId, &i64)| {
             if unreadable.contains(id) {

@@ -1,9 +1,10 @@
 //! Attempts, as the API shows them. An immediate success of attempt 1 is inline in `deliveries`; `attempts` has all
 //! other attempts.
 //!
-//! A list merges both tables by an indexed moment: `started_at` in `attempts`, and the acceptance for an inline success.
-//! The inline success began within 10 s of acceptance. A page of the log is cut and sorted by this moment. Thereby no
-//! attempt is lost between two pages, and the page shows every row read. Only `last_attempts` sorts by `started_at`.
+//! A list merges both tables by an indexed moment: `started_at` in `attempts`, and the acceptance for an inline
+//! success. The inline success began within 10 s of acceptance. A page of the log is cut and sorted by this moment.
+//! Thereby no attempt is lost between two pages, and the page shows every row read. Only `last_attempts` sorts by
+//! `started_at`.
 
 use std::{fmt, str::FromStr};
 

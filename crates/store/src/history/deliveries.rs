@@ -65,8 +65,8 @@ impl DeliveryFilter {
         max_walked(self).is_some()
     }
 
-    /// True if the statement has one of few texts, so that each connection may keep the plan. A search takes so long that
-    /// its planning is a small part.
+    /// True if the statement has one of few texts, so that each connection may keep the plan. A search takes so long
+    /// that its planning is a small part.
     fn has_kept_plan(&self) -> bool {
         // A webhook's list of all or delivered walks the index of the webhook or of the application: the better one
         // depends on the webhook's share of the application.

@@ -184,7 +184,8 @@ impl Store {
     ) -> Result<Option<EventPlace>, StoreError> {
         let accepted_at = match event.accepted_at() {
             Some(moment) => Some(moment),
-            // Anybody can derive the id of another application's key: the answer must not tell whether the event exists.
+            // Anybody can derive the id of another application's key: the answer must not tell whether the event
+            // exists.
             None => self.event(application, event).await?.map(|event| event.accepted_at),
         };
         Ok(accepted_at.map(|accepted_at| EventPlace { accepted_at, event }))

@@ -21,11 +21,11 @@ const MAX_BYTES: i64 = 1024 * 1024;
 /// Own bodies read at once: few are read in vain behind the last body of a page.
 const OWN_AT_ONCE: usize = 8;
 
-/// Statement of a page. Parameters: endpoint, transaction and delivery of the place, limit, bytes; with a day the bounds
-/// of its deliveries. A day is read from its partition only.
+/// Statement of a page. Parameters: endpoint, transaction and delivery of the place, limit, bytes; with a day the
+/// bounds of its deliveries. A day is read from its partition only.
 ///
-/// Entries of the oldest running transaction and of later ones are left out: such a transaction may still commit entries
-/// before them. The oldest running transaction is `pg_snapshot_xmin`.
+/// Entries of the oldest running transaction and of later ones are left out: such a transaction may still commit
+/// entries before them. The oldest running transaction is `pg_snapshot_xmin`.
 fn page_statement(has_day: bool) -> String {
     let day = if has_day { "AND f.id >= $6 AND f.id < $7" } else { "" };
     format!(

@@ -22,7 +22,8 @@ const HOURS: u32 = 24;
 pub struct EndpointHealth {
     /// Attempts taken and failed, by hour, for the last 24 hours with any attempt.
     pub hours: BTreeMap<Timestamp, (u64, u64)>,
-    /// Time since which each attempt failed, to five minutes; `None` after a success, and two days after the last failure.
+    /// Time since which each attempt failed, to five minutes; `None` after a success, and two days after the last
+    /// failure.
     pub failing_since: Option<Timestamp>,
     /// Queued deliveries, counted up to a bound.
     pub queued: i64,
@@ -62,8 +63,8 @@ impl EndpointHealth {
     }
 }
 
-/// Time since which each attempt to the endpoint e.id failed. `$oldest` is a parameter, the beginning of the kept rollups:
-/// with `now()`, the planner would look at each day.
+/// Time since which each attempt to the endpoint e.id failed. `$oldest` is a parameter, the beginning of the kept
+/// rollups: with `now()`, the planner would look at each day.
 pub(crate) fn failing_since(oldest: &str) -> String {
     format!(
         "CROSS JOIN LATERAL (SELECT max(r.at) AS at FROM rollups r
@@ -117,8 +118,8 @@ impl Store {
     }
 }
 
-/// Adds outcome, status and event type of the failed deliveries. A statement of its own: with the ids as parameters, the
-/// planner looks at few days.
+/// Adds outcome, status and event type of the failed deliveries. A statement of its own: with the ids as parameters,
+/// the planner looks at few days.
 async fn add_details(
     connection: &Object,
     application: ApplicationId,

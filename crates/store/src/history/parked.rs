@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use fanfare_domain::{event::parked::Origin, ids::ParkedId};
+use fanfare_domain::{
+    event::parked::Origin,
+    ids::{ParkedId, first_id},
+};
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::ToSql};
 
-use crate::{Store, StoreError, connection::store::row_count, operations::partitions::first_id};
+use crate::{Store, StoreError, connection::store::row_count};
 
 /// A message to park.
 #[derive(Debug, Clone)]
@@ -198,8 +201,8 @@ impl Store {
         row.map(|row| Ok((read(&row)?, row.get("headers"), row.get("body")))).transpose()
     }
 
-    /// Deletes the oldest parked messages beyond `rows` messages, or beyond `bytes` of kept bodies, up to `most` at once.
-    /// Returns the number of deleted messages. Keeps messages that are not their publisher's fault.
+    /// Deletes the oldest parked messages beyond `rows` messages, or beyond `bytes` of kept bodies, up to `most` at
+    /// once. Returns the number of deleted messages. Keeps messages that are not their publisher's fault.
     pub async fn trim_parked(&self, rows: usize, bytes: usize, most: usize) -> Result<u64, StoreError> {
         let statement = "DELETE FROM parked WHERE id IN (
                              SELECT id FROM (SELECT id, row_number() OVER newer AS rows,

@@ -4,12 +4,11 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use fanfare_domain::{
-    application::EndpointStatus,
     delivery::{FailureReason, QueueReason, State, outcome::Outcome},
     diagnosis::why::{
         AttemptFacts, BacklogFacts, ChangeFacts, DeliveryFacts, FilterResult, ParkedFacts, TokenFailure, WebhookFacts,
     },
-    endpoint::filter::Filter,
+    endpoint::{EndpointStatus, filter::Filter},
     event::subscription::Subscription,
     ids::{ApplicationId, AuditId, DeliveryId, EndpointId, EventId, ParkedId, ReplayId},
 };

@@ -1,23 +1,21 @@
 //! Pages of an expired day's rows, for the archive. The rows are read straight from the day's partitions, also after a
 //! detach.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashSet};
 
 use fanfare_domain::{
     diagnosis::rollup::KEPT,
-    time::{saturating_add, saturating_sub},
+    ids::first_id,
+    time::{DAY, begin_of, saturating_add, saturating_sub},
 };
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, civil::Date};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::{
     Store, StoreError,
     connection::store::row_count,
-    operations::partitions::{DAILY, Day, first_id},
+    operations::partitions::{DAILY, Day},
 };
 
 /// Maximum of rows in a page.
@@ -28,9 +26,6 @@ const PAGE_BYTES: i64 = 4 * 1024 * 1024;
 
 /// Without statistics of the partition the planner may choose a scan and a sort of the whole day.
 const INDEX_ONLY: &str = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off";
-
-/// Duration of a day.
-const DAY: Duration = Duration::from_secs(86400);
 
 /// True if the day from $1 to $2, with ids from $3 to $4, has a row that is counted again. Rows before $5 are never
 /// counted again.
@@ -131,7 +126,7 @@ impl ExpiredDay {
 
     /// Beginning of the day.
     pub fn begin(&self) -> Timestamp {
-        self.date.to_zoned(TimeZone::UTC).map_or(Timestamp::MIN, |moment| moment.timestamp())
+        begin_of(self.date)
     }
 
     /// Name of the day's table, unless dropped.
@@ -280,8 +275,8 @@ impl Store {
         Ok(first.zip(last).map(|(first, last)| [first, last]))
     }
 
-    /// Detaches and drops the tables of a day, the events last, and the mark of the day. After an error, a call with the
-    /// remaining tables continues.
+    /// Detaches and drops the tables of a day, the events last, and the mark of the day. After an error, a call with
+    /// the remaining tables continues.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] after the lock timeout.

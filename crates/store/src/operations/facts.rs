@@ -217,8 +217,8 @@ LEFT JOIN plans p ON p.name = a.plan ORDER BY 4 DESC";
         Ok(rows.iter().map(ending).collect())
     }
 
-    /// The longest paused endpoints with held deliveries. Counts no further than the findings need, at most half of what
-    /// the job that bounds held deliveries reads every 5 s.
+    /// The longest paused endpoints with held deliveries. Counts no further than the findings need, at most half of
+    /// what the job that bounds held deliveries reads every 5 s.
     async fn held_backlogs(&self, application: Option<ApplicationId>) -> Result<Vec<HeldFact>, StoreError> {
         let statement = format!(
             "WITH paused AS MATERIALIZED (

@@ -289,8 +289,8 @@ impl Store {
 }
 
 /// Runs the missing migrations. All users of a table wait behind a migration's wait for a lock on the whole table. The
-/// migration therefore gives up after [`LOCK_TIMEOUT`], and tries again. It also tries again after a deadlock: a statement
-/// of the running processes may lock the same tables in another order.
+/// migration therefore gives up after [`LOCK_TIMEOUT`], and tries again. It also tries again after a deadlock: a
+/// statement of the running processes may lock the same tables in another order.
 async fn run(client: &mut Client) -> Result<Report, StoreError> {
     be_impatient(client).await?;
     for _ in 1..MAX_TRIES {

@@ -1,7 +1,10 @@
 //! Partitions: days of events, deliveries, attempts and rollups, and months of event keys.
 
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
-use uuid::Uuid;
+use fanfare_domain::{
+    ids::first_id,
+    time::{DAY, begin_of, day_of, saturating_add},
+};
+use jiff::{Timestamp, ToSpan, civil::Date};
 
 use crate::{Store, StoreError, operations::advisory_locks::LOCK_SPACE};
 
@@ -31,21 +34,14 @@ pub(super) struct Day {
 impl Day {
     /// Day of a moment, shifted by `offset` days.
     pub(super) fn of(moment: Timestamp, offset: i64) -> Self {
-        const SECONDS: i64 = 86400;
-        let start = moment.as_second().div_euclid(SECONDS) + offset;
-        let at = |day: i64| Timestamp::from_second(day * SECONDS).unwrap_or(moment);
-        Self { from: at(start), to: at(start + 1) }
+        let from = begin_of(day_of(moment).saturating_add(offset.days()));
+        Self { from, to: saturating_add(from, DAY) }
     }
 
     /// Suffix of partition names; names sort by time.
     pub(super) fn name(self) -> String {
-        self.from.to_zoned(TimeZone::UTC).strftime("p%Y%m%d").to_string()
+        day_of(self.from).strftime("p%Y%m%d").to_string()
     }
-}
-
-/// Least id that begins with `moment`, such as the id of a delivery whose event was accepted then.
-pub(crate) fn first_id(moment: Timestamp) -> Uuid {
-    Uuid::from_u128(u128::from(moment.as_millisecond().max(0).unsigned_abs()) << 80)
 }
 
 /// Bounds of a table's partition for a day, in the syntax of the statement.
@@ -60,7 +56,7 @@ fn bounds(table: &str, day: Day) -> String {
 
 /// First day of the month of a moment, shifted by `offset` months.
 fn month(moment: Timestamp, offset: i16) -> Date {
-    let date = moment.to_zoned(TimeZone::UTC).date();
+    let date = day_of(moment);
     let months = i32::from(date.year()) * 12 + i32::from(date.month()) - 1 + i32::from(offset);
     let (year, month) = (months.div_euclid(12), months.rem_euclid(12) + 1);
     jiff::civil::date(i16::try_from(year).unwrap_or(date.year()), i8::try_from(month).unwrap_or(1), 1)

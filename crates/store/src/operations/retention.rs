@@ -1,7 +1,7 @@
 //! The end of retention: raises the line, ends the open deliveries below the line, and drops the partitions there.
 //! Nothing is opened below the line.
 
-use fanfare_domain::delivery::FailureReason;
+use fanfare_domain::{delivery::FailureReason, ids::first_id};
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 
@@ -9,7 +9,7 @@ use crate::{
     Store, StoreError,
     operations::{
         archive::ExpiredDay,
-        partitions::{Day, LOCK_TIMEOUT, first_id},
+        partitions::{Day, LOCK_TIMEOUT},
     },
     pipeline::finish::FINISH,
 };
@@ -121,8 +121,8 @@ SELECT count(*) FROM ended"
         Ok(self.connection().await?.execute(statement, &[&first_id(oldest)]).await?)
     }
 
-    /// Names of a table's partitions before `limit`, sorted. The name finds a table that was detached before its process
-    /// died.
+    /// Names of a table's partitions before `limit`, sorted. The name finds a table that was detached before its
+    /// process died.
     async fn tables_before(&self, table: &str, limit: &str, digits: i32) -> Result<Vec<String>, StoreError> {
         let statement = "SELECT relname::text FROM pg_class
                          WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace

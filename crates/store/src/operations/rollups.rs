@@ -6,14 +6,14 @@
 use deadpool_postgres::{Object, Transaction};
 use fanfare_domain::{
     diagnosis::rollup::{BUCKETS, Count, DURATION_BOUNDS_MS, HOUR, LAG_BOUNDS_MS, Marks, STEP, floor, next_count},
-    quota::begin_of,
-    time::{saturating_add, saturating_sub},
+    ids::first_id,
+    time::{begin_of, saturating_add, saturating_sub},
 };
 use jiff::{Timestamp, ToSpan, civil::Date};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use crate::{Store, StoreError, operations::partitions::first_id, pipeline::record::INLINE_WITHIN};
+use crate::{Store, StoreError, pipeline::record::INLINE_WITHIN};
 
 /// Columns of the results of attempts, in the order of their classes in [`counted`].
 pub(crate) const RESULTS: [&str; 10] = [
@@ -53,8 +53,8 @@ const OF_ATTEMPTS: &str = "a.started_at >= $1 AND a.started_at < $2 AND NOT a.is
 const OF_EVENTS: &str = "e.accepted_at >= $1 AND e.accepted_at < $2 AND NOT e.is_test";
 
 impl Store {
-    /// Takes the next step of the counting. False if nothing was due. A mark moves in the commit that counts: a repeated or
-    /// interrupted call counts each minute once.
+    /// Takes the next step of the counting. False if nothing was due. A mark moves in the commit that counts: a
+    /// repeated or interrupted call counts each minute once.
     pub async fn count_rollups(&self, now: Timestamp) -> Result<bool, StoreError> {
         let marks = self.rollup_marks().await?;
         match next_count(marks, now) {
@@ -84,8 +84,8 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Counts an hour anew, except steps without attempts recorded late. Each commit replaces rows, so that a repetition is
-    /// harmless; a long transaction would hold up the vacuum of the open deliveries.
+    /// Counts an hour anew, except steps without attempts recorded late. Each commit replaces rows, so that a
+    /// repetition is harmless; a long transaction would hold up the vacuum of the open deliveries.
     async fn count_hour(&self, from: Timestamp, is_last: bool) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         let (mut begins, to) = (from, saturating_add(from, HOUR));
@@ -145,8 +145,8 @@ async fn count(
     Ok(())
 }
 
-/// True if the row of a step counts all attempts and events. A late record adds a row, or completes an `unknown` row. To
-/// count rows takes a third of the time of [`count`].
+/// True if the row of a step counts all attempts and events. A late record adds a row, or completes an `unknown` row.
+/// To count rows takes a third of the time of [`count`].
 async fn is_complete(transaction: &Transaction<'_>, (from, to): (Timestamp, Timestamp)) -> Result<bool, StoreError> {
     let statement = format!(
         "SELECT coalesce(sum(r.taken + {FAILED}), 0) = (SELECT count(*) FROM deliveries d WHERE {OF_DELIVERIES})

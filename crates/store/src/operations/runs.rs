@@ -41,7 +41,8 @@ pub struct QueueDepthRow {
 }
 
 impl Store {
-    /// Notes a run of a job. A run within 10 s of the last with the same outcome is not noted: some jobs run each second.
+    /// Notes a run of a job. A run within 10 s of the last with the same outcome is not noted: some jobs run each
+    /// second.
     pub async fn note_run(
         &self,
         job: Job,
@@ -75,8 +76,8 @@ impl Store {
         Ok(rows.iter().map(run).collect())
     }
 
-    /// Notes the depths of queues in the row of the minute, unless another process has just done so. Deletes the rows of
-    /// the day before.
+    /// Notes the depths of queues in the row of the minute, unless another process has just done so. Deletes the rows
+    /// of the day before.
     pub async fn note_depths(&self, depths: &[(String, u32, u32)]) -> Result<(), StoreError> {
         let columns = Columns::new(depths, 1)
             .column("queue", "text", |depth| depth.0.as_str())

@@ -9,7 +9,7 @@ use fanfare_domain::{
         rollup::{BUCKETS, Histogram, KEPT},
     },
     endpoint::url::host_of,
-    ids::{ApplicationId, EndpointId, KeyId},
+    ids::{ApplicationId, EndpointId, KeyId, first_id},
     time::saturating_sub,
 };
 use jiff::Timestamp;
@@ -17,10 +17,7 @@ use tokio_postgres::{Row, types::ToSql};
 use uuid::Uuid;
 
 use crate::{
-    Store, StoreError,
-    history::health::failing_since,
-    operations::{partitions::first_id, rollups::FAILED},
-    pipeline::columns::Columns,
+    Store, StoreError, history::health::failing_since, operations::rollups::FAILED, pipeline::columns::Columns,
 };
 
 /// Maximum of endpoints with an open breaker, and of endpoints without a success.

@@ -1,4 +1,5 @@
-//! Access tokens of endpoints with OAuth 2.0, shared by all processes: one process fetches, the others wait for the row.
+//! Access tokens of endpoints with OAuth 2.0, shared by all processes: one process fetches, the others wait for the
+//! row.
 //!
 //! A fetch is a lease on the row. All statements of a fetch name the fetch and the version of the settings, so that a
 //! late answer changes nothing.
@@ -78,8 +79,8 @@ pub(crate) const LACKS_TOKEN: &str = "
     AND NOT EXISTS (SELECT FROM endpoint_tokens t
                     WHERE t.endpoint_id = p.id AND t.version = p.authentication_version AND t.usable_until > now())";
 
-/// Begins a fetch, if one is due and none is in flight. Newer settings begin the row anew. The lock lets no change of the
-/// settings commit before the row is there: the change deletes the row.
+/// Begins a fetch, if one is due and none is in flight. Other settings begin the row anew. The lock lets no change of
+/// the settings commit before the row is there: the change deletes the row.
 const BEGIN: &str = "
 INSERT INTO endpoint_tokens AS t (endpoint_id, version, fetch_id, fetch_ends_at)
 SELECT id, $2, $3, now() + $4::bigint * interval '1 millisecond' FROM endpoints
@@ -138,8 +139,8 @@ impl TokenLook {
 }
 
 impl Store {
-    /// The token of an endpoint with the settings `version`, and the next step. Discards a token that this process cannot
-    /// decrypt.
+    /// The token of an endpoint with the settings `version`, and the next step. Discards a token that this process
+    /// cannot decrypt.
     pub async fn access_token(&self, endpoint: EndpointId, version: i64) -> Result<TokenLook, StoreError> {
         let connection = self.connection().await?;
         let look = async || connection.query_opt(LOOK, &[&endpoint.0, &version]).await;
@@ -168,8 +169,8 @@ impl Store {
         Ok(TokenLook { token: open(&self.keyring, endpoint, self.now(), row)?, turn })
     }
 
-    /// Begins a fetch under the id `fetch`, and returns the number of failures in a row before. `None` if no fetch is due,
-    /// another process fetches, or the endpoint has other settings than `version`.
+    /// Begins a fetch under the id `fetch`, and returns the number of failures in a row before. `None` if no fetch is
+    /// due, another process fetches, or the endpoint has other settings than `version`.
     pub async fn begin_fetch(
         &self,
         endpoint: EndpointId,
@@ -199,9 +200,9 @@ impl Store {
         Ok(self.connection().await?.execute(GRANT, &parameters).await? == 1)
     }
 
-    /// Notes a failed fetch, the last of `failures` in a row, and defers the next. A fetch that made no connection for a
-    /// reason of ours is no failure of the token server, and is tried again soon. False if the fetch is no longer this
-    /// process's.
+    /// Notes a failed fetch, the last of `failures` in a row, and defers the next. A fetch that made no connection for
+    /// a reason of ours is no failure of the token server, and is tried again soon. False if the fetch is no longer
+    /// this process's.
     pub async fn fail_token(
         &self,
         endpoint: EndpointId,

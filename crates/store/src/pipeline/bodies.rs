@@ -1,5 +1,5 @@
-//! Bodies of events, and of deliveries by a template. With redacted members, the readable column lacks their values, and
-//! a second column holds the complete body encrypted.
+//! Bodies of events, and of deliveries by a template. With redacted members, the readable column lacks their values,
+//! and a second column holds the complete body encrypted.
 
 use std::collections::HashMap;
 
@@ -83,8 +83,8 @@ pub(crate) fn delivery_identity(delivery: DeliveryId) -> Vec<u8> {
 /// A delivery's own body, as shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OwnBody {
-    /// Body as sent, without the values of redacted members; `None` for a long body in a list, and if the template had no
-    /// body for the event.
+    /// Body as sent, without the values of redacted members; `None` for a long body in a list, and if the template had
+    /// no body for the event.
     pub body: Option<String>,
     /// True if `body` lacks the values of redacted members.
     pub is_redacted: bool,
@@ -139,15 +139,16 @@ impl Store {
         Ok(rows.iter().map(read).collect())
     }
 
-    /// Keeps the body, or the fault, of a leased delivery that had no body yet. False if the lease has ended, or another
-    /// process has written the body.
+    /// Keeps the body, or the fault, of a leased delivery that had no body yet. False if the lease has ended, or
+    /// another process has written the body.
     pub async fn keep_body(&self, delivery: DeliveryId, lease: LeaseId, shaped: &Shaped) -> Result<bool, StoreError> {
         let stored = StoredBody::of_delivery(delivery, shaped, &self.keyring)?;
         let fault = match shaped {
             Shaped::Failed(sentence) => Some(sentence.as_str()),
             Shaped::Body { .. } => None,
         };
-        // The lock: an erasure ends the delivery before, or deletes the body after. A feed lists the delivery with its body.
+        // The lock: an erasure ends the delivery before, or deletes the body after. A feed lists the delivery with its
+        // body.
         let statement = "
 WITH leased AS MATERIALIZED (
     SELECT o.id, o.endpoint_id, o.application_id, o.event_id FROM open_deliveries o

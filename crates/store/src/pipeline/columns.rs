@@ -52,8 +52,8 @@ impl<'a, T> Columns<'a, T> {
         format!("${}", self.first + position)
     }
 
-    /// The value of a column in the row whose column `key` equals `value`, both in SQL. Unlike a join, the look-up leaves
-    /// the planner no choice.
+    /// The value of a column in the row whose column `key` equals `value`, both in SQL. Unlike a join, the look-up
+    /// leaves the planner no choice.
     pub(crate) fn value(&self, name: &str, key: &str, value: &str) -> String {
         let of = |name: &str| {
             let kind = self.definitions.iter().find(|(column, _)| *column == name).map_or("", |(_, kind)| kind);

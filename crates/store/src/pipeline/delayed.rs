@@ -122,7 +122,8 @@ LEFT JOIN LATERAL (
     WHERE e.application_id = s.application_id AND e.accepted_at = s.accepted_at AND e.id = s.event_id LIMIT 1) e ON true
 ORDER BY s.number";
 
-/// Opens the deliveries `wanted`, and takes the events `input` off the work list. Parameters: process, then the columns.
+/// Opens the deliveries `wanted`, and takes the events `input` off the work list. Parameters: process, then the
+/// columns.
 ///
 /// `wanted` waits for the events' rows, which are thereby locked before any backlog.
 fn open_statement(
@@ -221,25 +222,34 @@ impl Store {
         Ok(persisted(&connection.query(&statement, &parameters).await?))
     }
 
-    /// Ends the leases of events: a next look finds the events after `wait`, or at once.
-    pub async fn release_due(&self, events: &[&DueEvent], wait: Option<Duration>) -> Result<(), StoreError> {
+    /// Ends the leases of events: a next look finds the events at once, or after a wait. The wait is the time for which
+    /// the event is overdue, within the bounds `wait`: events that no process can open hold up no others.
+    pub async fn release_due(
+        &self,
+        events: &[&DueEvent],
+        wait: Option<(Duration, Duration)>,
+    ) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());
         }
-        let columns = Columns::new(events, 2).column("id", "uuid", |event| event.id.0).column(
+        let columns = Columns::new(events, 3).column("id", "uuid", |event| event.id.0).column(
             "leased_until",
             "timestamptz",
             |event| event.leased_until,
         );
         let statement = format!(
-            "UPDATE delayed_events d SET leased_until = now() + $1::bigint * interval '1 millisecond'
+            "UPDATE delayed_events d
+             SET leased_until = CASE WHEN $1::bigint IS NOT NULL THEN
+                 now() + least(greatest($1::bigint * interval '1 millisecond', now() - d.due_at),
+                               $2::bigint * interval '1 millisecond') END
              FROM {} WHERE d.event_id = i.id AND d.leased_until = i.leased_until",
             columns.table("i")
         );
         let connection = self.writer().await?;
         let statement = connection.prepare_cached(&statement).await?;
-        let wait = wait.map(milliseconds);
-        let parameters: Vec<_> = [&wait as _].into_iter().chain(columns.values()).collect();
+        let (shortest, longest) =
+            wait.map(|(shortest, longest)| (milliseconds(shortest), milliseconds(longest))).unzip();
+        let parameters: Vec<_> = [&shortest as _, &longest as _].into_iter().chain(columns.values()).collect();
         connection.execute(&statement, &parameters).await?;
         Ok(())
     }

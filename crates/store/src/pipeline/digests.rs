@@ -9,6 +9,7 @@ use fanfare_domain::{
         feed::FeedPlace,
     },
     ids::{ApplicationId, DeliveryId, EndpointId, EventId, ProcessId},
+    time::day_of,
 };
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::{Row, types::ToSql};
@@ -221,7 +222,7 @@ impl Store {
 
     /// Forgets told days below the line of retention. Returns the number of forgotten days.
     pub async fn forget_digests(&self, line: Timestamp) -> Result<u64, StoreError> {
-        let before = digest::utc_date(line).saturating_sub(jiff::Span::new().days(KEPT_BELOW_LINE));
+        let before = day_of(line).saturating_sub(jiff::Span::new().days(KEPT_BELOW_LINE));
         let statement = "DELETE FROM digests WHERE day < $1";
         Ok(self.connection().await?.execute(statement, &[&before]).await?)
     }

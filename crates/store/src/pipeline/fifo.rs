@@ -1,7 +1,7 @@
 //! FIFO per ordering key: deliveries that wait for the delivery before, and parked keys.
 //!
-//! Persist opens such a delivery queued in the class [`IN_ORDER`]. `advance_keys`, a function in the database, moves the
-//! first delivery of each key to class 0, from where it goes the way of all queued deliveries.
+//! Persist opens such a delivery queued in the class [`IN_ORDER`]. `advance_keys`, a function in the database, moves
+//! the first delivery of each key to class 0, from where it goes the way of all queued deliveries.
 
 use fanfare_domain::{
     diagnosis::findings::MAX_PARKED_KEYS,
@@ -64,8 +64,8 @@ impl Store {
         Ok(advance)
     }
 
-    /// Lists the ordering keys of an endpoint with deliveries in order, and its parked keys, in the order of keys, behind
-    /// `after`. Each key's deliveries are counted up to `most`.
+    /// Lists the ordering keys of an endpoint with deliveries in order, and its parked keys, in the order of keys,
+    /// behind `after`. Each key's deliveries are counted up to `most`.
     pub async fn waiting_keys(
         &self,
         endpoint: EndpointId,

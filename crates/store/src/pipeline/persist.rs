@@ -7,6 +7,7 @@ use std::{
 
 use deadpool_postgres::GenericClient;
 use fanfare_domain::{
+    application::Application,
     delivery::{FailureReason, QueueReason, READ_BY_FEED, State},
     endpoint::template::Shaped,
     event::{Content, Event, ordering::OrderingKey},
@@ -50,6 +51,25 @@ pub struct NewEvent {
     pub position: i64,
     /// Deliveries of the event; empty for a fan-out.
     pub deliveries: Vec<NewDelivery>,
+}
+
+impl NewEvent {
+    /// An event with its rendered payload, without a match.
+    pub fn of(application: &Application, event: Event, accepted_at: Timestamp, body: String) -> Self {
+        let redacted = application.redaction.redact(&body);
+        Self {
+            content: redacted.is_none().then(|| Content::of(&event.event_type, &event.data)),
+            event,
+            accepted_at,
+            body,
+            redacted,
+            due_at: None,
+            matches: 0,
+            is_wide: false,
+            position: 0,
+            deliveries: Vec::new(),
+        }
+    }
 }
 
 /// A delivery to persist.
@@ -138,7 +158,8 @@ const KEEP_BODIES: &str = ", kept_bodies AS (
     ON CONFLICT (endpoint_id, delivery_id) DO UPDATE SET failed_at = now()
 )";
 
-/// Class, key and number of an open delivery: only a delivery that waits for the delivery before has a place in the order.
+/// Class, key and number of an open delivery: only a delivery that waits for the delivery before has a place in the
+/// order.
 const PLACE: &str =
     ", CASE WHEN reason = 'in_order' THEN 2 ELSE 0 END, CASE WHEN reason = 'in_order' THEN ordering_key END,
            CASE WHEN reason = 'in_order' THEN sequence END";
@@ -200,8 +221,8 @@ UNION ALL SELECT 'backlog', NULL, endpoint_id, application_id, owner, NULL FROM 
 /// Deliveries to open, sorted by id.
 pub(super) struct Deliveries<'a> {
     rows: Vec<Opening<'a>>,
-    /// True with a delivery that has a body of its own. Other batches have the text of the statement without the parts of
-    /// such bodies.
+    /// True with a delivery that has a body of its own. Other batches have the text of the statement without the parts
+    /// of such bodies.
     has_bodies: bool,
     /// True with a delivery that waits for the delivery before.
     has_order: bool,
@@ -306,8 +327,8 @@ fn wanted(deliveries: &str) -> String {
     )
 }
 
-/// The CTE `wanted`, after the deliveries of events with an ordering key have got their numbers. `wanted` depends on the
-/// locks of the keys, in order, before any backlog is locked. A concurrent statement with the same key waits.
+/// The CTE `wanted`, after the deliveries of events with an ordering key have got their numbers. `wanted` depends on
+/// the locks of the keys, in order, before any backlog is locked. A concurrent statement with the same key waits.
 fn wanted_in_order(deliveries: &str) -> String {
     format!(
         "given AS MATERIALIZED (

@@ -143,8 +143,8 @@ impl Store {
         Ok(())
     }
 
-    /// Renews the row of a process, with its state. Returns all living processes, or `None` if this process was declared
-    /// dead.
+    /// Renews the row of a process, with its state. Returns all living processes, or `None` if this process was
+    /// declared dead.
     pub async fn renew(
         &self,
         process: ProcessId,

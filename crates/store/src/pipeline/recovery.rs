@@ -31,9 +31,9 @@ pub struct Recovered {
     pub reached: Option<Timestamp>,
 }
 
-/// Distance between the floor and the start of a look. A statement takes at most 15 s to commit a row. The shortest lease
-/// is 12 s, and a retry counts as missed after 10 s: no row becomes visible 5 s after an earlier look has passed it. Behind
-/// an open snapshot, a look reads all dead rows of the margin, at 500 events/s 500 for each second.
+/// Distance between the floor and the start of a look. A statement takes at most 15 s to commit a row. The shortest
+/// lease is 12 s, and a retry counts as missed after 10 s: no row becomes visible 5 s after an earlier look has passed
+/// it. Behind an open snapshot, a look reads all dead rows of the margin, at 500 events/s 500 for each second.
 const FLOOR_MARGIN: &str = "interval '5 s'";
 
 impl Store {

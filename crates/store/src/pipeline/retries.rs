@@ -56,8 +56,8 @@ impl Store {
             .column("id", "uuid", |retry| retry.delivery.0)
             .column("attempt", "int", |retry| retry.attempt.cast_signed())
             .column("lease_ms", "bigint", |retry| retry.lease.map(milliseconds));
-        // Deliveries are locked before backlogs: a holder of backlogs never waits for a delivery. No joins with the open
-        // deliveries: with the statistics of an emptied table, the planner would scan all of them.
+        // Deliveries are locked before backlogs: a holder of backlogs never waits for a delivery. No joins with the
+        // open deliveries: with the statistics of an emptied table, the planner would scan all of them.
         let statement = format!(
             "WITH due AS MATERIALIZED (
     SELECT o.id, o.endpoint_id, CASE WHEN o.unknowns < {ALONE_FROM} THEN {lease_ms} END AS lease_ms

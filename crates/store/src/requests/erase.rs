@@ -66,8 +66,8 @@ const ERASE_BODIES: &str = "
 DELETE FROM delivery_bodies
 WHERE id BETWEEN $4 AND $5 AND id = ANY (ARRAY(SELECT id FROM deliveries WHERE {OF_EVENT}))";
 
-/// Deletes parked copies of the event, by the key or else the event's id: for example a copy with other content under the
-/// same key.
+/// Deletes parked copies of the event, by the key or else the event's id: for example a copy with other content under
+/// the same key.
 const ERASE_PARKED: &str = "
 DELETE FROM parked p USING events e
 WHERE e.application_id = $1 AND e.accepted_at = $2 AND e.id = $3 AND p.message_id = coalesce(e.key, $5)

@@ -77,8 +77,8 @@ SELECT EXISTS (SELECT FROM queued) OR coalesce((SELECT bool_or(is_queued) FROM k
 }
 
 impl Store {
-    /// Opens the delivery of an event to an endpoint without such a delivery, whatever the endpoint's subscriptions. The
-    /// delivery may take `lifetime` from now on.
+    /// Opens the delivery of an event to an endpoint without such a delivery, whatever the endpoint's subscriptions.
+    /// The delivery may take `lifetime` from now on.
     ///
     /// # Errors
     /// After [`StoreError::Unavailable`] the delivery may have been opened; another request returns the same delivery.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanfare_domain::{application::Endpoint, delivery::replay::Replayed, dialect::Dialects, ids::ReplayId};
+use fanfare_domain::{delivery::replay::Replayed, dialect::Dialects, endpoint::Endpoint, ids::ReplayId};
 use fanfare_store::{Directory, EndpointSettings, NewReplay};
 use jiff::{SignedDuration, Timestamp};
 use tokio_util::sync::CancellationToken;

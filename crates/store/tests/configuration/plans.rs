@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::{
+    application::{plan::Limits, quota::Amount},
     dialect::Dialects,
-    plan::Limits,
-    quota::{Amount, day_of},
+    time::day_of,
 };
 use fanfare_store::{ApplicationChange, ApplicationFilter, Directory, PlanRemoval, Selected};
 use jiff::Timestamp;

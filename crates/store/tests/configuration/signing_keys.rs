@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use fanfare_domain::{
+    application::signing_key::{PublicKey, SigningKey},
     dialect::Dialects,
     ids::ApplicationId,
-    signing_key::{PublicKey, SigningKey},
 };
 use fanfare_store::{Directory, EndpointSettings, KeyRotation, Store};
 use tokio_util::sync::CancellationToken;

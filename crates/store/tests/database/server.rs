@@ -37,6 +37,7 @@ DELETE FROM events; DELETE FROM deliveries; DELETE FROM attempts; DELETE FROM fa
 DELETE FROM replays; DELETE FROM processes; DELETE FROM rollups; DELETE FROM rollups_hourly; DELETE FROM queue_depths;
 DELETE FROM job_runs; DELETE FROM sessions; DELETE FROM api_keys; DELETE FROM ordering_keys; DELETE FROM delivery_sequences;
 DELETE FROM ordering_signals; DELETE FROM delivery_bodies; DELETE FROM operational_states; DELETE FROM operational_marks;
+DELETE FROM condition_notices;
 DELETE FROM usage_days; DELETE FROM signing_keys; DELETE FROM endpoint_tokens;
 UPDATE endpoints SET status = 'enabled', deleted_at = NULL, fifo = NULL, authentication = NULL,
                      authentication_key_name = NULL, certificate = NULL, certificate_key_name = NULL

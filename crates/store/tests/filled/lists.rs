@@ -135,8 +135,8 @@ async fn page(loaded: &Database, name: &str, filter: DeliveryFilter) -> Vec<Deli
     rows
 }
 
-/// Pages at the beginning, in the middle and at the end of a feed. The numbers of the entries' transactions are small: all
-/// have ended.
+/// Pages at the beginning, in the middle and at the end of a feed. The numbers of the entries' transactions are small:
+/// all have ended.
 async fn feed(loaded: &Database) {
     for (first, count) in [(0, 50), (100_000, 50), (FINISHED - 2, 1), (FINISHED, 0)] {
         let after =

@@ -15,8 +15,8 @@ const OPERATOR: ApplicationId = ApplicationId(Uuid::from_u128(0xb));
 /// Attempts of the load. More by the environment, for a measurement.
 const ATTEMPTS: &str = "1000000";
 
-/// Endpoints 1001 to 101,000 of the application. Of each hundred, five fail with an open breaker, one has a delivery that
-/// expires soon, and one is paused. The failing endpoints failed for six hours.
+/// Endpoints 1001 to 101,000 of the application. Of each hundred, five fail with an open breaker, one has a delivery
+/// that expires soon, and one is paused. The failing endpoints failed for six hours.
 const LOAD: &str = r"
 CREATE FUNCTION endpoint(n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
     SELECT ('00000000-0000-0000-0000-' || lpad(to_hex(n), 12, '0'))::uuid $$;

@@ -14,12 +14,12 @@ use jiff::Timestamp;
 
 use crate::database::{APPLICATION, Database, endpoint};
 
-/// Maximum of buffers touched by a page. Counts of 50 endpoints by hour, and the failures of 50 dead endpoints, are read
-/// one by one.
+/// Maximum of buffers touched by a page. Counts of 50 endpoints by hour, and the failures of 50 dead endpoints, are
+/// read one by one.
 const MAX_BUFFERS: i64 = 6_000;
 
-/// Endpoints 1001 to 2000. Endpoints 1001 to 1050 are dead: each has 400 queued deliveries and an open breaker, and failed
-/// for two days but for a success 90 minutes ago. 1051 is paused, with held deliveries.
+/// Endpoints 1001 to 2000. Endpoints 1001 to 1050 are dead: each has 400 queued deliveries and an open breaker, and
+/// failed for two days but for a success 90 minutes ago. 1051 is paused, with held deliveries.
 const LOAD: &str = r"
 CREATE FUNCTION endpoint(n int) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
     SELECT ('00000000-0000-0000-0000-' || lpad(to_hex(n), 12, '0'))::uuid $$;

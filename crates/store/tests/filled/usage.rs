@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use fanfare_domain::{
     ids::ApplicationId,
-    quota::{begin_of, day_of},
+    time::{begin_of, day_of},
 };
 use fanfare_store::{ApplicationFilter, Selected, Store, UsageFilter};
 use jiff::{Timestamp, ToSpan};

@@ -92,14 +92,14 @@ ALTER TABLE rollups_hourly DROP COLUMN bytes;
 ALTER TABLE rollup_marks DROP COLUMN settled, DROP COLUMN lagged;
 DROP TABLE plans, plan_version, usage_days;
 DROP TABLE key_version;
-DROP TABLE operational_states, operational_marks;
+DROP TABLE operational_states, operational_marks, condition_notices;
 DROP FUNCTION note_status_since CASCADE;
 ALTER TABLE endpoints DROP COLUMN status_since;
 DROP INDEX deliveries_given_up, replays_finished;
 DROP INDEX parked_by_message_id, parked_by_reason, parked_by_routing_key, open_scheduled";
 
-/// The migration locks `parked`, then `open_deliveries`; the writer locks them in the other order. The migration looks for
-/// a deadlock first, so that PostgreSQL ends the migration's transaction.
+/// The migration locks `parked`, then `open_deliveries`; the writer locks them in the other order. The migration looks
+/// for a deadlock first, so that PostgreSQL ends the migration's transaction.
 #[tokio::test]
 async fn a_migration_tries_again_after_a_deadlock() {
     let database = Database::fresh().await;

@@ -156,8 +156,8 @@ async fn the_status_has_its_time_and_old_disabled_endpoints_are_not_told() {
     assert_eq!((told[&endpoint(1)].status, told[&endpoint(2)].status.is_some()), (None, true));
 }
 
-/// Backlogs of the endpoints n and n + 100: 1 with an open breaker, 2 with a delivery that expires soon, 3 paused with too
-/// many deliveries, 4 paused for long, 5 paused without either, 6 enabled and sound.
+/// Backlogs of the endpoints n and n + 100: 1 with an open breaker, 2 with a delivery that expires soon, 3 paused with
+/// too many deliveries, 4 paused for long, 5 paused without either, 6 enabled and sound.
 const BACKLOGS: &str = "
 INSERT INTO endpoint_backlogs (endpoint_id, application_id, owner, reason, since, failures, next_probe)
     SELECT endpoint(n + other * 100), endpoint(10 + other), CASE WHEN n IN (1, 2, 6) THEN endpoint(257) END,
@@ -191,8 +191,8 @@ async fn backlogs_near_a_limit_and_open_breakers_are_found() {
     assert_eq!(conditions(&database, &mark, &[]).await.into_keys().collect::<Vec<_>>(), names[..1]);
 }
 
-/// Rollups of the endpoints n and n + 100: 1 failed for two hours, 2 for less than an hour, 3 with a success between, 4 for
-/// two hours until 50 minutes ago, and 5 since ever.
+/// Rollups of the endpoints n and n + 100: 1 failed for two hours, 2 for less than an hour, 3 with a success between, 4
+/// for two hours until 50 minutes ago, and 5 since ever.
 const ROLLUPS: &str = "
 DO $$ DECLARE names text; zeros text; BEGIN
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg('0', ', ') INTO names, zeros FROM pg_attribute

@@ -3,11 +3,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
+    application::plan::Limits,
     delivery::outcome::Outcome,
     diagnosis::rollup::HOUR,
     ids::ApplicationId,
-    plan::Limits,
-    quota::{begin_of, day_of},
+    time::{begin_of, day_of},
 };
 use fanfare_store::{ApplicationChange, AttemptRecord, Selected, Usage, UsageFilter};
 use jiff::{Timestamp, ToSpan, civil::Date};

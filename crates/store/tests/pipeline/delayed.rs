@@ -58,7 +58,7 @@ async fn open_all(store: &Store) -> (Vec<DueEvent>, Persisted) {
 }
 
 async fn end_leases(database: &Database) {
-    database.run("UPDATE delayed_events SET leased_until = leased_until - interval '20 s'").await;
+    database.run("UPDATE delayed_events SET leased_until = now()").await;
 }
 
 async fn cancel(store: &Store, event: EventId) -> Cancellation {
@@ -255,8 +255,12 @@ async fn a_released_event_rests_or_is_due_again() {
     database.store.release_due(&[&taken[0]], None).await.expect("a commit");
     assert_eq!(database.store.take_due(10).await.expect("a commit").len(), 0, "the first lease has ended");
 
-    database.store.release_due(&[&again[0]], Some(Duration::from_secs(10))).await.expect("a commit");
+    let bounds = |shortest, longest| Some((Duration::from_secs(shortest), Duration::from_secs(longest)));
+    database.store.release_due(&[&again[0]], bounds(10, 600)).await.expect("a commit");
     assert_eq!(open_all(&database.store).await.0.len(), 0);
+    let waits = "SELECT extract(epoch FROM leased_until - now())::bigint FROM delayed_events";
+    let wait: i64 = database.rows(waits, &[]).await[0].get(0);
+    assert!((99..=101).contains(&wait), "{wait}: the time overdue");
     let shown = row(&database, due.event.id).await;
     assert_eq!((shown.is_delayed, shown.deliver_at), (true, due.due_at));
     assert_eq!(database.store.census().await.expect("counts").overdue, 1, "a lease hides no stuck event");

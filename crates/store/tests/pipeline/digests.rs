@@ -9,6 +9,7 @@ use fanfare_domain::{
         feed::FeedPlace,
     },
     ids::{DeliveryId, EndpointId, EventId},
+    time::day_of,
 };
 use fanfare_store::{DueDigest, Horizon, NewDigest, NewEvent, Start};
 use jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
@@ -156,7 +157,7 @@ async fn a_digest_is_told_once_and_counts_no_digests() {
     assert_eq!((last.day, last.count), (day, 1));
 
     // The digest is in the feed, and counted by no day.
-    let today = digest::utc_date(Timestamp::now());
+    let today = day_of(Timestamp::now());
     let of_today = in_feed(keyed("today"));
     persist(&database, &[&of_today]).await;
     assert_eq!(database.count("feed_entries").await, 3);

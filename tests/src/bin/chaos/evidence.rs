@@ -13,7 +13,8 @@ use tokio::task::block_in_place;
 
 use crate::{scene::Scene, table::Row};
 
-/// Keeps the ledger, the logs of all processes and the folders of the servers, and kills the servers. Returns the folder.
+/// Keeps the ledger, the logs of all processes and the folders of the servers, and kills the servers. Returns the
+/// folder.
 pub(crate) fn keep(scene: &Scene, run: &str, row: &Row, lines: &[String]) -> PathBuf {
     let folder = repository().join(format!(".dev/chaos/{run}-{}", row.name));
     let _ = fs::remove_dir_all(&folder);

@@ -1,5 +1,5 @@
-//! `make chaos`: faults, alone and mixed, drawn from a seed, under load. Each run ends with a comparison of the ledger of
-//! publishers, receivers and Fanfare. A table counts accepted, delivered and missing events.
+//! `make chaos`: faults, alone and mixed, drawn from a seed, under load. Each run ends with a comparison of the ledger
+//! of publishers, receivers and Fanfare. A table counts accepted, delivered and missing events.
 
 mod disk;
 mod evidence;

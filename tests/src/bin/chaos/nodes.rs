@@ -93,7 +93,8 @@ impl Scene {
         self.down.extend(nodes);
     }
 
-    /// Although a node is down, events must be accepted and delivered over both entrances, and unreadable messages parked.
+    /// Although a node is down, events must be accepted and delivered over both entrances, and unreadable messages
+    /// parked.
     pub(crate) async fn goes_on(&mut self) {
         let (over_http, over_amqp, parked) =
             tokio::join!(self.again_over("http"), self.again_over("amqp"), self.parks());

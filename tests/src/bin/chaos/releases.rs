@@ -18,8 +18,8 @@ use crate::scene::Scene;
 /// Time in which all attempts at an endpoint fail. Retry messages and scheduled deliveries of both releases then wait.
 const FAILING: Duration = Duration::from_millis(700);
 
-/// Newest requests that must show a change of the configuration. The chance that one of four dispatchers sent no request
-/// of so many is 4 × 0.75^40.
+/// Newest requests that must show a change of the configuration. The chance that one of four dispatchers sent no
+/// request of so many is 4 × 0.75^40.
 const SHOW_CHANGE: usize = 40;
 
 /// Messages without a `message_id` in each roll. The dispatcher that parks a message is chance.

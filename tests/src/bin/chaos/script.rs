@@ -72,8 +72,8 @@ impl Script {
         runs.into_iter().map(alone).collect()
     }
 
-    /// A scene for all runs with the same needs; each run is a brief step. A fault of the release has a scene of
-    /// its own. Steps with greater losses come last, behind a closing of the ledger. The strict comparison thereby comes
+    /// A scene for all runs with the same needs; each run is a brief step. A fault of the release has a scene of its
+    /// own. Steps with greater losses come last, behind a closing of the ledger. The strict comparison thereby comes
     /// first.
     pub(crate) fn together(mut runs: Vec<Vec<Fault>>) -> Vec<Self> {
         let loss = |faults: &Vec<Fault>| faults.iter().map(|fault| fault.allowed(BRIEF).missing).max();

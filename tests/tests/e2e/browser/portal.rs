@@ -1,5 +1,5 @@
-//! Scenario 14: the portal in a frame of another origin and of another site, its rights, the message of the session's end,
-//! and a refused parent.
+//! Scenario 14: the portal in a frame of another origin and of another site, its rights, the message of the session's
+//! end, and a refused parent.
 
 use fanfare_tests::{
     clients::browser::{Front, Manner, Visit},

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use fanfare_domain::{
-    delivery::digest::{last_ended, utc_date},
+    delivery::digest::last_ended,
     ids::{ApplicationId, EventId},
+    time::day_of,
 };
 use fanfare_tests::{
     patience::until,
@@ -40,7 +41,7 @@ async fn create(world: &World, path: &str, from: Date) -> (String, String) {
     let webhook = world.client().post("webhooks", &new).await.data().clone();
     let text = |name: &str| webhook[name].as_str().expect("a text").to_owned();
     let next: Date = text("digest_from").parse().expect("a day");
-    assert!(next > utc_date(Timestamp::now()), "{webhook}");
+    assert!(next > day_of(Timestamp::now()), "{webhook}");
     let statement = format!("UPDATE endpoints SET digest_from = '{from}' WHERE digest_from = '{next}'");
     assert_eq!(world.database().await.execute(&statement, &[]).await.expect("an update"), 1);
     world.known().await;
@@ -130,7 +131,7 @@ async fn a_receiver_learns_from_a_digest_what_it_missed() {
     // The same on demand, and today up to now: neither the test nor the digest counts.
     let asked = world.client().get(&format!("webhooks/{webhook}/digest?day={day}")).await.data().clone();
     assert_eq!(&asked, entry);
-    let today = utc_date(Timestamp::now()).to_string();
+    let today = day_of(Timestamp::now()).to_string();
     let of_today = book_of(&received, &today);
     let asked = world.client().get(&format!("webhooks/{webhook}/digest?day={today}")).await.data().clone();
     assert_eq!((&asked["count"], &asked["hash"]), (&json!(1), &json!(hash_of(&of_today))), "{asked}");

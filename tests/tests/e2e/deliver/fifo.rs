@@ -140,7 +140,8 @@ async fn without_fifo_waiting_deliveries_go_at_once() {
     }
 }
 
-/// No receiver sees a key out of order, whatever is killed: a request never has a smaller number than an earlier request.
+/// No receiver sees a key out of order, whatever is killed: a request never has a smaller number than an earlier
+/// request.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_order_of_each_key_survives_kills_and_stops() {
     const KEYS: usize = 8;

@@ -192,7 +192,7 @@ async fn an_invalid_key_is_refused() {
 
 #[tokio::test]
 async fn publishers_over_amqp_use_an_exchange_of_their_own() {
-    let world = World::of_variables(&[("FANFARE_ORDER_OVER_AMQP", "true")]).await;
+    let world = World::new().await;
     let endpoint = world.endpoint("a", &["*"]).await;
     let _dispatchers = [world.dispatcher().await, world.dispatcher().await];
     let broker = world.broker().await;

@@ -1,4 +1,5 @@
-//! The archive in a real S3 server: a day is archived, dropped, found and checked. A day that cannot be archived is kept.
+//! The archive in a real S3 server: a day is archived, dropped, found and checked. A day that cannot be archived is
+//! kept.
 
 use std::process::Stdio;
 

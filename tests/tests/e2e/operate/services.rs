@@ -144,8 +144,8 @@ async fn a_service_tells_its_health_and_its_metrics() {
     }
 }
 
-/// Every metric of the reference is there soon after the start: PromQL's `increase` does not see a counter that begins at
-/// 1, and an alert on an absent gauge never fires.
+/// Every metric of the reference is there soon after the start: PromQL's `increase` does not see a counter that begins
+/// at 1, and an alert on an absent gauge never fires.
 #[tokio::test]
 async fn all_metrics_exist_soon_after_the_start() {
     let world = World::new().await;

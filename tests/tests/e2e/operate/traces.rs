@@ -4,7 +4,6 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     process::Stdio,
-    sync::Arc,
 };
 
 use fanfare_tests::{
@@ -18,20 +17,12 @@ use fanfare_tests::{
 use hyper::{Method, Uri};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader, copy_bidirectional},
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufReadExt, BufReader},
+    net::TcpStream,
     process::Child,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::ring,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    },
-};
 
-use crate::protect::tls::Certificates;
+use crate::protect::tls::{Certificates, terminate_tls};
 
 /// Flags of a `traceparent`.
 const SAMPLED: &str = "01";
@@ -201,40 +192,13 @@ async fn later_attempts_are_linked_and_sampled_with_their_event() {
     );
 }
 
-/// A listener with TLS, for HTTP/2, before another server.
-async fn terminate_tls(certificates: &Certificates, server: SocketAddr) -> SocketAddr {
-    let file = |name: &str| certificates.folder().join(name);
-    let chain =
-        CertificateDer::pem_file_iter(file("server.crt")).expect("a file").map(|der| der.expect("a certificate"));
-    let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");
-    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().expect("TLS").with_no_client_auth();
-    let mut settings = builder.with_single_cert(chain.collect(), key).expect("a certificate");
-    settings.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(settings));
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let (Ok(mut stream), Ok(mut server)) =
-                    (acceptor.accept(stream).await, TcpStream::connect(server).await)
-                else {
-                    return;
-                };
-                let _ = copy_bidirectional(&mut stream, &mut server).await;
-            });
-        }
-    });
-    address
-}
-
 #[tokio::test]
 async fn traces_are_exported_over_grpc_with_tls_and_compression() {
     let rotel = Rotel::start().await;
     let certificates = Certificates::new("collector", "127.0.0.1");
-    let url = format!("https://{}", terminate_tls(&certificates, rotel.grpc).await);
+    let mut settings = certificates.server(None);
+    settings.alpn_protocols = vec![b"h2".to_vec()];
+    let url = format!("https://{}", terminate_tls(settings, rotel.grpc).await);
     let authority = certificates.authority().display().to_string();
     let settings = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &*url),

@@ -2,9 +2,10 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use fanfare_tests::{
@@ -16,6 +17,16 @@ use fanfare_tests::{
     },
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use tokio::{io::copy_bidirectional, net::TcpStream};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        RootCertStore, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        server::WebPkiClientVerifier,
+    },
+};
 
 /// Certificate files for a server and its clients. Removed on drop.
 pub(crate) struct Certificates {
@@ -46,9 +57,25 @@ impl Certificates {
         Self { authority: write("authority.pem", &authority.0), other, folder }
     }
 
-    /// Folder of `server.crt` and `server.key`.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    /// Settings of a server with the certificate. With `clients`, the server requires certificates by this authority.
+    pub(crate) fn server(&self, clients: Option<CertificateDer<'static>>) -> ServerConfig {
+        let file = |name: &str| self.folder.join(name);
+        let chain =
+            CertificateDer::pem_file_iter(file("server.crt")).expect("a file").map(|der| der.expect("a certificate"));
+        let key = PrivateKeyDer::from_pem_file(file("server.key")).expect("a key");
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let builder = builder.with_safe_default_protocol_versions().expect("TLS");
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(root) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(root).expect("a root");
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
+            }
+        };
+        builder.with_single_cert(chain.collect(), key).expect("a certificate")
     }
 
     /// File of the authority that issued the server's certificate.
@@ -73,6 +100,27 @@ impl Drop for Certificates {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A listener with TLS before another server.
+pub(crate) async fn terminate_tls(settings: ServerConfig, server: SocketAddr) -> SocketAddr {
+    let acceptor = TlsAcceptor::from(Arc::new(settings));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let (Ok(mut stream), Ok(mut server)) =
+                    (acceptor.accept(stream).await, TcpStream::connect(server).await)
+                else {
+                    return;
+                };
+                let _ = copy_bidirectional(&mut stream, &mut server).await;
+            });
+        }
+    });
+    address
 }
 
 fn authority() -> (String, Issuer<'static, KeyPair>) {

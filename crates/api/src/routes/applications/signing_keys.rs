@@ -10,8 +10,8 @@ use axum::{
     routing::get,
 };
 use fanfare_domain::{
+    application::signing_key::{CACHED, KeySet, MIN_OVERLAP},
     ids::ApplicationId,
-    signing_key::{CACHED, KeySet, MIN_OVERLAP},
 };
 use fanfare_store::{Directory, KeyRotation, SigningKeyRow};
 use jiff::Timestamp;
@@ -77,7 +77,8 @@ impl SigningKeys {
 #[serde(deny_unknown_fields)]
 #[schema(as = SigningKeyRotation)]
 pub struct New {
-    /// The time until the previous key ends, in seconds: 7200 to 2592000, or 0 for a leaked key. Default: 86400 (a day).
+    /// The time until the previous key ends, in seconds: 7200 to 2592000, or 0 for a leaked key. Default: 86400 (a
+    /// day).
     pub overlap_seconds: Option<u64>,
 }
 

@@ -1,10 +1,10 @@
-//! The request of a delivery: the headers of an attempt, rebuilt, as the database does not keep them; and the request as
-//! it would be sent now.
+//! The request of a delivery: the headers of an attempt, rebuilt, as the database does not keep them; and the request
+//! as it would be sent now.
 
 use std::time::Duration;
 
 use axum::extract::State;
-use fanfare_domain::{application::Endpoint, dialect::Sending, event::EventType, ids::DeliveryId};
+use fanfare_domain::{dialect::Sending, endpoint::Endpoint, event::EventType, ids::DeliveryId};
 use fanfare_outbound::attempt_headers;
 use fanfare_store::DeliveryRow;
 use jiff::Timestamp;
@@ -98,8 +98,8 @@ fn sending<'a>(
 }
 
 impl ApiState {
-    /// Rebuilds the headers of the last attempts, unless a signature may differ. Asymmetric signatures are left out: the
-    /// database does not keep the time at which a webhook began or ceased to ask for them.
+    /// Rebuilds the headers of the last attempts, unless a signature may differ. Asymmetric signatures are left out:
+    /// the database does not keep the time at which a webhook began or ceased to ask for them.
     pub(super) async fn rebuild_headers(
         &self,
         authorized: &AuthorizedApplication,

@@ -4,8 +4,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::extract::State;
 use fanfare_domain::{
-    application::{Endpoint, EndpointStatus, Feed},
     delivery::State as DeliveryState,
+    endpoint::{Endpoint, EndpointStatus, Feed},
     ids::{DeliveryId, EndpointId, EventId},
 };
 use fanfare_service::crash_point;

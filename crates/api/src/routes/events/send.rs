@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use fanfare_domain::{
-    application::Feed,
+    endpoint::Feed,
     ids::{EndpointId, EventId},
 };
 use fanfare_store::Opened;

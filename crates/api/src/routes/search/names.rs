@@ -9,8 +9,8 @@ use crate::{http::error::ApiError, state::ApiState};
 /// Names by the text of the id, such as `app_…` or `wh_…`. A webhook without a name has its URL.
 pub type Names = HashMap<String, String>;
 
-/// Finds the names of the applications and webhooks among `ids`; with `application` only its own. Unknown ids, and ids of
-/// other things, have no name.
+/// Finds the names of the applications and webhooks among `ids`; with `application` only its own. Unknown ids, and ids
+/// of other things, have no name.
 ///
 /// # Errors
 /// If the database does not answer.

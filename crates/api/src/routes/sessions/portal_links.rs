@@ -48,8 +48,8 @@ pub struct New {
     /// The person who gets the link, for the audit log and the list of sessions. Not an id.
     #[schema(example = "Ada of Acme")]
     pub name: String,
-    /// `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view. Default: `view`,
-    /// `payloads`, `test`, `resend`.
+    /// `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view.
+    /// Default: `view`, `payloads`, `test`, `resend`.
     #[schema(example = json!(["view", "payloads", "test", "resend", "endpoints"]))]
     pub rights: Option<Vec<String>>,
     /// The time from the opening to the end of the session, in seconds: 60 to 43200. Default: 43200 (12 hours). A
@@ -67,8 +67,8 @@ pub struct New {
 #[serde(deny_unknown_fields)]
 #[schema(as = PortalTheme)]
 pub struct NewTheme {
-    /// The colour of links and buttons. A colour without enough contrast (WCAG 2.2, 4.5:1) is darkened for light grounds
-    /// and lightened for dark grounds.
+    /// The colour of links and buttons. A colour without enough contrast (WCAG 2.2, 4.5:1) is darkened for light
+    /// grounds and lightened for dark grounds.
     #[schema(example = "#0b57c2")]
     pub accent: Option<String>,
     /// The radius of corners, in pixels: 0 to 12. Default: 6.

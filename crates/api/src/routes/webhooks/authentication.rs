@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fanfare_domain::{
-    application::{Endpoint, Feed},
     endpoint::{
+        Endpoint, Feed,
         access_token::TokenFault,
         authentication::{
             Authentication, ClientAuthentication, Credentials, HiddenText, OAuth2, ShownAuthentication,

@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 use fanfare_domain::{
-    application::Feed,
     delivery::digest::{self, DayEntry},
+    endpoint::Feed,
+    time::day_of,
 };
 use fanfare_store::EndpointRow;
 use jiff::civil::Date;
@@ -84,11 +85,11 @@ impl ApiState {
         if day < from {
             return Err(invalid(format!("is before {from}, the first day of the webhook's digests")));
         }
-        if day > digest::utc_date(now) {
+        if day > day_of(now) {
             return Err(invalid(format!("has not begun: digests begin with {from}, and today is counted up to now")));
         }
-        if let Some(line) = self.store.line().await?.filter(|line| digest::utc_date(*line) > day) {
-            let kept = digest::utc_date(line);
+        if let Some(line) = self.store.line().await?.filter(|line| day_of(*line) > day) {
+            let kept = day_of(line);
             return Err(invalid(format!("is past the retention: entries are kept from {kept} on")));
         }
         Ok(day)

@@ -8,9 +8,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use fanfare_domain::{
-    application::{Endpoint, Feed},
     delivery::feed::FeedPlace,
     dialect::Sending,
+    endpoint::{Endpoint, Feed},
     ids::{DeliveryId, EventId},
 };
 use fanfare_outbound::attempt_headers;
@@ -98,9 +98,9 @@ impl IntoResponse for FeedAnswer {
     }
 }
 
-/// Lists the deliveries of a webhook with a feed, oldest first, with bodies and signatures. A receiver finds by the feed
-/// deliveries that it missed, or reads all of them, without an inbound port. No delivery appears later before a place
-/// that was read. Of erased events only the ids are listed.
+/// Lists the deliveries of a webhook with a feed, oldest first, with bodies and signatures. A receiver finds by the
+/// feed deliveries that it missed, or reads all of them, without an inbound port. No delivery appears later before a
+/// place that was read. Of erased events only the ids are listed.
 #[utoipa::path(get, path = "/webhooks/{id}/feed", operation_id = "read_feed", tag = "webhooks",
     params(("id" = String, Path), Place), responses((status = 200, body = FeedAnswer), Failures))]
 pub async fn read(

@@ -38,8 +38,8 @@ pub struct WebhookHealth {
     pub url: String,
     /// The subscribed event types.
     pub events: Vec<String>,
-    /// `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or so
-    /// many in a row that deliveries wait.
+    /// `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or
+    /// so many in a row that deliveries wait.
     #[schema(example = "failing")]
     pub state: &'static str,
     /// The time since which each attempt failed, to five minutes; `null` if the last attempt was taken.

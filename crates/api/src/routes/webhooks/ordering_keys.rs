@@ -94,8 +94,8 @@ pub struct ResumedKeys {
     pub resumed: u64,
 }
 
-/// Resumes a parked ordering key, or all: the next deliveries are sent. Resend a given-up delivery first, if its receiver
-/// needs it: the resend of an ended delivery stands outside the order.
+/// Resumes a parked ordering key, or all: the next deliveries are sent. Resend a given-up delivery first, if its
+/// receiver needs it: the resend of an ended delivery stands outside the order.
 #[utoipa::path(post, path = "/webhooks/{id}/ordering-keys/resume", operation_id = "resume_ordering_keys",
     tag = "webhooks", params(("id" = String, Path)), request_body = Resume,
     responses((status = 200, body = Answer<ResumedKeys>), Failures))]

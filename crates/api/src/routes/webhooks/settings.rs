@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fanfare_domain::{
-    application::{EndpointStatus, Feed},
     delivery::policy::{Policy, RATES, Schedule, TIMEOUTS},
     dialect::Dialect,
     endpoint::{
+        EndpointStatus, Feed,
         fifo::Fifo,
         filter::Filter,
         header,
@@ -67,8 +67,8 @@ pub struct New {
     /// A condition in CEL on `data` and `type`. An event makes a delivery only if the condition is true.
     #[schema(example = "data.amount > 100")]
     pub filter: Option<String>,
-    /// The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL on
-    /// `data`, `type`, `id` and `time`. At most 16 KiB.
+    /// The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL
+    /// on `data`, `type`, `id` and `time`. At most 16 KiB.
     #[schema(value_type = Value, required = false, example = json!({ "text": "{{ type }}: {{ data.amount }}" }))]
     pub template: Option<Value>,
     pub name: Option<String>,
@@ -94,15 +94,16 @@ pub struct New {
     /// `none`; `copy`: the feed lists the deliveries, too; `only`: the feed lists the deliveries, and nothing is sent.
     /// `only` stays for ever. Default: `none`.
     pub feed: Option<String>,
-    /// FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or given
-    /// up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the same time.
+    /// FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or
+    /// given up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the
+    /// same time.
     #[schema(example = "block")]
     pub fifo: Option<String>,
     /// `true` with a feed: a daily event tells the number of deliveries and their hash, from the next UTC day on.
     /// Default: `false`.
     pub digest: Option<bool>,
-    /// `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. Default:
-    /// `false`.
+    /// `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
+    /// Default: `false`.
     pub asymmetric: Option<bool>,
     /// `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour.
     pub temporary: Option<bool>,
@@ -163,7 +164,8 @@ pub struct Change {
     pub digest: Option<bool>,
     /// `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
     pub asymmetric: Option<bool>,
-    /// The authentication in `authorization`, without the secret to keep the stored secret of the same type; `null`: none.
+    /// The authentication in `authorization`, without the secret to keep the stored secret of the same type; `null`:
+    /// none.
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<NewAuthentication>)]
     pub authentication: Option<Option<NewAuthentication>>,
@@ -235,8 +237,9 @@ impl ApiState {
         Ok((EndpointSettings { url: Some(NO_URL.to_owned()), lifetime, ..settings }, warnings))
     }
 
-    /// Refuses changes that have no use for a webhook whose receiver reads the feed, and the feed `only` for an existing
-    /// webhook: deliveries may be under way. Refuses digests without a feed. Accepts an unknown webhook, which the change itself refuses.
+    /// Refuses changes that have no use for a webhook whose receiver reads the feed, and the feed `only` for an
+    /// existing webhook: deliveries may be under way. Refuses digests without a feed. Accepts an unknown webhook, which
+    /// the change itself refuses.
     pub(crate) async fn check_reader(
         &self,
         authorized: &AuthorizedApplication,
@@ -294,8 +297,8 @@ impl ApiState {
         self.check_template(authorized, Template::stored(template), &events, filter).await
     }
 
-    /// Checks the template of a changed webhook, if the change has a template, or events for the present one. Accepts an
-    /// unknown webhook, which the change itself refuses.
+    /// Checks the template of a changed webhook, if the change has a template, or events for the present one. Accepts
+    /// an unknown webhook, which the change itself refuses.
     pub(crate) async fn check_template_of_change(
         &self,
         authorized: &AuthorizedApplication,
@@ -336,8 +339,8 @@ impl ApiState {
     }
 
     /// Refuses another origin for stored headers and stored authentication: the values are credentials of the present
-    /// origin, and are hidden from the caller. The change then holds for the authentication that was looked at. Accepts an
-    /// unknown webhook, which the change itself refuses.
+    /// origin, and are hidden from the caller. The change then holds for the authentication that was looked at. Accepts
+    /// an unknown webhook, which the change itself refuses.
     pub(crate) async fn check_headers_of_move(
         &self,
         authorized: &AuthorizedApplication,

@@ -1,5 +1,5 @@
-//! `/api/v1/webhooks/template-test` and `/api/v1/webhook-templates`: renders a template on the last events, and lists the
-//! templates to begin with. Also checks a template before it is saved.
+//! `/api/v1/webhooks/template-test` and `/api/v1/webhook-templates`: renders a template on the last events, and lists
+//! the templates to begin with. Also checks a template before it is saved.
 
 use axum::extract::State;
 use fanfare_domain::{
@@ -18,7 +18,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use utoipa::ToSchema;
 
-use super::tried::{Tried, samples, subscriptions};
+use super::{
+    settings::parsed_filter,
+    tried::{Tried, samples, subscriptions},
+};
 use crate::{
     http::{
         answer::Answer,
@@ -47,6 +50,9 @@ pub struct New {
     pub events: Option<Vec<String>>,
     /// At most 5. Default: the last events.
     pub event_ids: Option<Vec<String>>,
+    /// Filter of the webhook: events that do not meet it need no body.
+    #[schema(example = "data.amount > 100")]
+    pub filter: Option<String>,
 }
 
 /// Bodies by a template.
@@ -56,6 +62,8 @@ pub struct TemplateTest {
     pub tried_on: &'static str,
     /// The number of results with a body.
     pub rendered: usize,
+    /// Why a webhook with this template cannot be saved; `null` if it can.
+    pub save_error: Option<String>,
     pub results: Vec<TemplateResult>,
 }
 
@@ -154,6 +162,7 @@ impl ApiState {
     /// For a template that cannot be used, with the place and the reason.
     pub async fn test_template(&self, authorized: &AuthorizedApplication, new: New) -> Result<TemplateTest, ApiError> {
         let template = parsed_template(&new.template)?;
+        let filter = new.filter.as_deref().map(parsed_filter).transpose()?;
         let asked = (new.events.as_deref(), new.event_ids.as_deref());
         let (tried_on, tried) = self.to_try(authorized, asked, MAX_TRIED).await?;
         let application = self.known_application(authorized)?;
@@ -166,11 +175,20 @@ impl ApiState {
         };
         let results = beside_others(trying).await?;
         let rendered = results.iter().filter(|result| result.body.is_some()).count();
-        Ok(TemplateTest { tried_on, rendered, results })
+        let all = || vec![Subscription::All.to_string()];
+        let checked = self
+            .check_template(authorized, parsed_template(&new.template)?, &new.events.unwrap_or_else(all), filter)
+            .await;
+        let save_error = match checked {
+            Ok(()) => None,
+            Err(error) if error.field.as_deref() == Some("template") => Some(error.message),
+            Err(error) => return Err(error),
+        };
+        Ok(TemplateTest { tried_on, rendered, save_error, results })
     }
 
-    /// Renders a template on the newest event, or else on the sample, of each type that a webhook gets. An event that does
-    /// not meet the filter is left out.
+    /// Renders a template on the newest event, or else on the sample, of each type that a webhook gets. An event that
+    /// does not meet the filter is left out.
     ///
     /// # Errors
     /// For the first event without a body, with the place and the reason.

@@ -5,12 +5,15 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::State;
 use bytes::Bytes;
 use fanfare_domain::{
-    application::{Application, Endpoint, Feed},
+    application::Application,
     delivery::{FailureReason, outcome::OutcomeClass},
     dialect::Sending,
-    endpoint::template::{Shaped, Shaper},
+    endpoint::{
+        Endpoint, Feed,
+        template::{Shaped, Shaper},
+    },
     event::{
-        Content, Event, EventType,
+        Event, EventType,
         catalogue::{Catalogue, EMPTY_SAMPLE, nearest},
         with_suggestion,
     },
@@ -200,8 +203,8 @@ fn shown_body(new: &NewEvent, shaped: Option<&Shaped>) -> String {
     }
 }
 
-/// The endpoint at another URL, without digests. Headers and authentication are credentials of the present origin, and go
-/// to no other.
+/// The endpoint at another URL, without digests. Headers and authentication are credentials of the present origin, and
+/// go to no other.
 fn at(url: Url, endpoint: &Endpoint) -> Endpoint {
     let endpoint = Endpoint { digest_from: None, ..endpoint.clone() };
     if url.origin() == endpoint.url.origin() {
@@ -251,36 +254,12 @@ fn test_event(
     data: String,
     now: Timestamp,
 ) -> Result<NewEvent, ApiError> {
-    let event = Event {
-        id: EventId::new(application.id, now, rand::random()),
-        application: application.id,
-        event_type,
-        key: None,
-        data,
-        occurred_at: None,
-        deliver_at: None,
-        version: None,
-        ordering_key: None,
-        trace: None,
-        cloud_event: None,
-    };
+    let id = EventId::new(application.id, now, rand::random());
+    let event = Event::new(id, application.id, event_type, data);
     let accepted_at = event.id.accepted_at().unwrap_or(now);
     let body = application.dialect.render_body(&event, accepted_at);
     let body = body.map_err(|fault| ApiError::invalid("data", format!("cannot be sent: {fault}")))?;
-    let redacted = application.redaction.redact(&body);
-    let content = redacted.is_none().then(|| Content::of(&event.event_type, &event.data));
-    Ok(NewEvent {
-        event,
-        accepted_at,
-        body,
-        redacted,
-        content,
-        due_at: None,
-        matches: 1,
-        is_wide: false,
-        position: 0,
-        deliveries: Vec::new(),
-    })
+    Ok(NewEvent { matches: 1, ..NewEvent::of(application, event, accepted_at, body) })
 }
 
 impl ApiState {

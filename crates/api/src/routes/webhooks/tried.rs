@@ -43,8 +43,8 @@ impl Tried {
 }
 
 impl ApiState {
-    /// The events of a trial, at most `most`: those named, else the last of the types, else the samples of the types. Also
-    /// tells whether these are `events` or `samples`.
+    /// The events of a trial, at most `most`: those named, else the last of the types, else the samples of the types.
+    /// Also tells whether these are `events` or `samples`.
     pub(super) async fn to_try(
         &self,
         authorized: &AuthorizedApplication,

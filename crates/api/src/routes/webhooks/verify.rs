@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use axum::extract::State;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use fanfare_domain::{
-    application::Endpoint,
+    application::signing_key::{PublicKey, SigningKeys},
+    endpoint::Endpoint,
     ids::{ApplicationId, EventId},
     json,
-    signing_key::{PublicKey, SigningKeys},
 };
 use fanfare_outbound::mistakes::{Arrived, Computed, Diagnosis, GivenKey, Mistake, Signer, TOLERANCE, diagnose};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -63,8 +63,8 @@ pub struct Verification {
     /// The header with the right signature.
     #[schema(example = "webhook-signature")]
     pub header: Option<String>,
-    /// The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a right
-    /// signature.
+    /// The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a
+    /// right signature.
     #[schema(example = "current")]
     pub secret: Option<&'static str>,
     /// The signing keys of the application with a right asymmetric signature (`v1a`) of these bytes, as `kid`.

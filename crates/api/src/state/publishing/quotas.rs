@@ -7,10 +7,12 @@ use std::{
 };
 
 use fanfare_domain::{
-    application::Application,
+    application::{
+        Application,
+        quota::{Amount, Exceeded, Recent, admit, used},
+    },
     ids::ApplicationId,
-    quota::{Amount, Exceeded, Recent, admit, end_of_day, used},
-    time::saturating_add,
+    time::{end_of_day, saturating_add},
 };
 use fanfare_store::Directory;
 use jiff::Timestamp;

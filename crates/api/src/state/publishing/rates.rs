@@ -26,7 +26,8 @@ impl PublishRates {
         Self { per_second, since: Instant::now(), buckets: Mutex::default() }
     }
 
-    /// Checks that the rate permits an event now. `own` is the limit of the application or its plan. The error is the wait until then.
+    /// Checks that the rate permits an event now. `own` is the limit of the application or its plan. The error is the
+    /// wait until then.
     pub(super) fn check(&self, application: ApplicationId, own: Option<u32>) -> Result<(), Duration> {
         let Some(per_second) = own.or(self.per_second) else { return Ok(()) };
         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

@@ -58,6 +58,8 @@ pub(crate) struct Checked {
     pub(crate) filter: Option<FilterTest>,
     /// Bodies by the template.
     pub(crate) template: Option<TemplateTest>,
+    /// Body by the chosen preset for a sample.
+    pub(crate) sample: Option<String>,
 }
 
 impl WebhookForm {
@@ -150,9 +152,8 @@ impl WebhookForm {
     }
 }
 
-/// The work that a button of the form asks for, beside saving: checks the form, tries the filter or the template, adds a
-/// condition, or fills in a preset.
-/// `None` for other buttons.
+/// The work that a button of the form asks for, beside saving: checks the form, tries the filter or the template, adds
+/// a condition, or fills in a preset. `None` for other buttons.
 pub(crate) async fn help(
     console: &Console,
     place: &Place,
@@ -167,7 +168,10 @@ pub(crate) async fn help(
             form(fields.clone()).checked(checked)
         }),
         "condition" => filter::with_condition(fields).map(form),
-        "preset" => template::with_preset(fields).map(form),
+        "preset" => template::with_preset(console, place, fields).await.map(|(filled, sample)| {
+            let checked = Checked { sample, ..Checked::default() };
+            form(filled).checked(checked)
+        }),
         "preview" => template::try_out(console, place, fields, described).await.map(|tried| {
             let checked = Checked { template: Some(tried), ..Checked::default() };
             form(fields.clone()).checked(checked)
@@ -203,5 +207,5 @@ pub(crate) async fn check(
     });
     let body = JsonBody(from_value(&asked)?);
     let found = preview::show(State(console.api.clone()), place.authorized(), body).await?.data;
-    Ok(Checked { url: found.url, events: found.events, filter: None, template: None })
+    Ok(Checked { url: found.url, events: found.events, ..Checked::default() })
 }

@@ -1,8 +1,9 @@
 //! The put-back or discard of all chosen messages, in steps.
 //!
 //! A step acts on the next messages older than a cursor. So a message that is parked again under a new id, or a message
-//! that came after the question, is never touched. The page of a step sends the next step by itself; without JavaScript,
-//! its button does. Only the answer to a form shows such a page: a link of another site cannot begin the steps.
+//! that came after the question, is never touched. The page of a step sends the next step by itself; without
+//! JavaScript, its button does. Only the answer to a form shows such a page: a link of another site cannot begin the
+//! steps.
 
 use askama::Template;
 use axum::{body::Bytes, extract::State, response::Response};

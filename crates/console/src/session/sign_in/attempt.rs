@@ -1,7 +1,7 @@
 //! A sign-in at a provider that has begun: kept in a cookie of the browser, for ten minutes.
 //!
-//! The cookie needs no signature: with the prefix `__Host-` no other host can set the cookie, and the browser's own user
-//! gains nothing by another value. The provider compares the verifier, and the ID token holds the nonce.
+//! The cookie needs no signature: with the prefix `__Host-` no other host can set the cookie, and the browser's own
+//! user gains nothing by another value. The provider compares the verifier, and the ID token holds the nonce.
 
 use axum::http::HeaderMap;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};

@@ -1,7 +1,7 @@
 //! The sign-in by the header of an authenticating proxy.
 //!
-//! The header counts only in a request that comes from a proxy of the settings itself. The session lives only while the proxy
-//! names the same visitor with the same access: a change of groups takes effect at the next request.
+//! The header counts only in a request that comes from a proxy of the settings itself. The session lives only while the
+//! proxy names the same visitor with the same access: a change of groups takes effect at the next request.
 
 use axum::http::{HeaderMap, HeaderName, request::Parts};
 use fanfare_api::http::error::{ApiError, ErrorCode};

@@ -1,11 +1,13 @@
-//! Text of a failure mail: the failed deliveries, the endpoints' answers, and the steps to take.
+//! Text of a mail: changed conditions of endpoints, the failed deliveries, the endpoints' answers, and the steps to
+//! take.
 
-use fanfare_store::{FailedDelivery, FailedEndpoint, NoticeBounds, Notices};
+use fanfare_domain::operational::{Change, Condition};
+use fanfare_store::{ChangedCondition, ConditionNotice, FailedDelivery, FailedEndpoint, NoticeBounds, Notices};
 use url::Url;
 
 /// Bounds of a mail. The next mail reports the failures beyond a hundred thousand.
 pub(super) const BOUNDS: NoticeBounds =
-    NoticeBounds { deliveries: 100_000, in_detail: 20, endpoints: 20, body_bytes: 600 };
+    NoticeBounds { deliveries: 100_000, in_detail: 20, endpoints: 20, body_bytes: 600, conditions: 100 };
 
 /// Maximum of lines of a response's body, and of characters in any line.
 const BODY_LINES: usize = 5;
@@ -48,18 +50,21 @@ pub(super) struct FailureDigest {
 impl FailureDigest {
     /// Foreign text is bounded, and free of control characters.
     pub(super) fn new(notices: &Notices) -> Self {
-        let sections = [
-            summary(notices),
-            STEPS.to_owned(),
-            heading(notices),
-            notices.failures.iter().map(failure).collect::<Vec<_>>().join("\n"),
-        ];
+        let mut sections = Vec::new();
+        if !notices.conditions.is_empty() {
+            sections.push(notices.conditions.iter().map(condition).collect());
+        }
+        if !notices.notified.is_empty() {
+            let failures = notices.failures.iter().map(failure).collect::<Vec<_>>().join("\n");
+            sections.extend([summary(notices), STEPS.to_owned(), heading(notices), failures]);
+        }
         Self { subject: subject(notices), text: sections.join("\n") }
     }
 }
 
 fn subject(notices: &Notices) -> String {
     match (notices.notified.len(), notices.endpoints.as_slice()) {
+        (0, _) => subject_of(&notices.conditions),
         (count, [endpoint]) => {
             let name = plain(&display_name(endpoint.name.as_deref(), &endpoint.url), SUBJECT_NAME_CHARACTERS);
             match count {
@@ -69,6 +74,44 @@ fn subject(notices: &Notices) -> String {
         }
         (count, _) => format!("{count} deliveries failed"),
     }
+}
+
+/// Subject of a mail without failed deliveries.
+fn subject_of(conditions: &[ChangedCondition]) -> String {
+    match conditions {
+        [single] => {
+            let name = plain(&display_name(single.name.as_deref(), &single.url), SUBJECT_NAME_CHARACTERS);
+            format!("{name} {}", condition_words(&single.notice))
+        }
+        several => format!("{} changes of your endpoints", several.len()),
+    }
+}
+
+/// The condition after a change, behind the name of the endpoint.
+fn condition_words(notice: &ConditionNotice) -> &'static str {
+    match (notice.condition, notice.change) {
+        (Condition::Disabled, Change::Begins) => "is disabled",
+        (Condition::Disabled, Change::Ends) => "is enabled",
+        (Condition::Failing, Change::Begins) => "has failed for an hour",
+        (Condition::BreakerOpen, Change::Begins) => "failed often, and gets single attempts until it is back",
+        (Condition::BacklogNearLimit, Change::Begins) => "has deliveries that expire within an hour",
+        (Condition::HeldNearLimit, Change::Begins) => "is paused, and its held deliveries are near the limit",
+        (_, Change::Begins) => "has changed",
+        (_, Change::Ends) => match notice.reason.as_deref() {
+            Some("paused") => "is paused",
+            Some("disabled") => "is disabled",
+            Some("deleted") => "is deleted",
+            _ => "has recovered",
+        },
+    }
+}
+
+fn condition(changed: &ChangedCondition) -> String {
+    let since = changed.notice.since.strftime("%Y-%m-%d %H:%M:%S UTC");
+    let reason = changed.notice.reason.as_deref().filter(|_| changed.notice.change == Change::Begins);
+    let why = reason.map_or_else(String::new, |reason| format!(": {}", reason_words(reason)));
+    let endpoint = named(changed.name.as_deref(), &changed.url, changed.notice.endpoint);
+    format!("Since {since}: {endpoint}\n  {}{why}.\n", condition_words(&changed.notice))
 }
 
 fn summary(notices: &Notices) -> String {
@@ -228,7 +271,45 @@ mod tests {
             endpoints: failures.iter().map(endpoint).collect(),
             endpoint_count: failures.len(),
             failures,
+            conditions: Vec::new(),
         }
+    }
+
+    fn changed(condition: Condition, change: Change, reason: Option<&str>) -> ChangedCondition {
+        let endpoint = EndpointId::new(failed_at(), [1; 10]);
+        let (since, reason) = (failed_at(), reason.map(str::to_owned));
+        ChangedCondition {
+            notice: ConditionNotice { endpoint, condition, change, since, reason },
+            application: ApplicationId::new(failed_at(), [0; 10]),
+            name: Some("Orders".to_owned()),
+            url: "https://shop.example/hooks".to_owned(),
+            told_at: failed_at(),
+        }
+    }
+
+    #[test]
+    fn changed_conditions_come_first_and_alone_name_the_endpoint() {
+        let disabled = changed(Condition::Disabled, Change::Begins, Some("disabled_by_receiver"));
+        let recovered = changed(Condition::Failing, Change::Ends, Some("recovered"));
+        let endpoint = disabled.notice.endpoint;
+        let alone = Notices { conditions: vec![disabled.clone()], ..Notices::default() };
+        let FailureDigest { subject, text } = FailureDigest::new(&alone);
+        assert_eq!(subject, "Orders is disabled");
+        let since = failed_at().strftime("%Y-%m-%d %H:%M:%S UTC");
+        let expected = format!(
+            "Since {since}: Orders (https://shop.example/hooks)  {endpoint}\n  is disabled: the endpoint answered \
+             webhook-action: disable, and was disabled.\n"
+        );
+        assert_eq!(text, expected);
+        let both = Notices { conditions: vec![disabled, recovered], ..notices(vec![failed(1)]) };
+        let FailureDigest { subject, text } = FailureDigest::new(&both);
+        assert_eq!(subject, "A delivery to Orders failed");
+        let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"));
+        assert!(
+            place("  is disabled") < place("  has recovered.") && place("  has recovered.") < place("1 delivery to 1")
+        );
+        let several = Notices { conditions: both.conditions, ..Notices::default() };
+        assert_eq!(FailureDigest::new(&several).subject, "2 changes of your endpoints");
     }
 
     #[test]

@@ -7,16 +7,15 @@ use std::{
 
 use bytes::Bytes;
 use fanfare_domain::{
-    application::{Application, Endpoint, Feed},
-    endpoint::{template::Shaped, url::host_of},
-    event::{Content, Event, EventType},
+    application::Application,
+    endpoint::{Endpoint, Feed, template::Shaped, url::host_of},
+    event::{Event, EventType},
     ids::{ApplicationId, DeliveryId, EndpointId, EventId},
     operational::{Because, Change, Condition, EventData, Figures, NamedApplication, NamedWebhook},
     time::saturating_add,
 };
 use fanfare_store::{NewDelivery, NewEvent, OperationalState, Start, ToldEndpoint};
 use jiff::Timestamp;
-use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -25,12 +24,14 @@ use crate::{
     jobs::first_state,
     metric,
     stages::{
-        events::{MAX_DIRECT, count_finished},
-        fan_out::FanOuts,
-        in_flight::FirstAttempts,
-        matching,
-        persist::{DELIVERY_BYTES, own_bytes},
-        shaping::Shaping,
+        intake::{
+            events::count_finished,
+            fan_out::FanOuts,
+            matching::Reach,
+            persist::{DELIVERY_BYTES, own_bytes},
+            shaping::Shaping,
+        },
+        sending::in_flight::FirstAttempts,
     },
 };
 
@@ -88,19 +89,9 @@ impl Announcement<'_> {
         let Some(change) = known.state.due(known.key.condition, now) else { return Ok(None) };
         let Some(event_type) = known.key.condition.event_type(change) else { return Ok(None) };
         let Some(data) = self.data(known, change)? else { return Ok(None) };
-        let event = Event {
-            id: EventId::new(self.application.id, now, rand::random()),
-            application: self.application.id,
-            event_type: EventType::parse(event_type).map_err(|fault| fault.to_string())?,
-            key: None,
-            data,
-            occurred_at: None,
-            deliver_at: None,
-            version: None,
-            ordering_key: None,
-            trace: None,
-            cloud_event: None,
-        };
+        let id = EventId::new(self.application.id, now, rand::random());
+        let parsed = EventType::parse(event_type).map_err(|fault| fault.to_string())?;
+        let event = Event::new(id, self.application.id, parsed, data);
         self.open(event).map(|new| Some(Opened { new, event_type }))
     }
 
@@ -161,33 +152,18 @@ impl Announcement<'_> {
         let application = self.application;
         let accepted_at = event.id.accepted_at().unwrap_or_else(|| self.context.now());
         let body = application.dialect.render_body(&event, accepted_at).map_err(|fault| fault.to_string())?;
-        // A fan-out asks costly filters, and writes the deliveries to many webhooks.
-        let matched = block_in_place(|| matching::at_once(application, &event.event_type, body.as_bytes()));
-        let is_slow = matched.is_none();
-        let endpoints = matched.unwrap_or_else(|| application.subscribers(&event.event_type));
-        let is_wide = is_slow || endpoints.len() > MAX_DIRECT;
-        let at_once = if is_wide { &[] } else { endpoints.as_slice() };
+        let reach = Reach::of(application, &event.event_type, body.as_bytes());
         let mut shaping = Shaping::new(application, &event.event_type, (accepted_at, event.id), body.as_bytes());
-        let deliveries = at_once
+        let deliveries = reach
+            .direct()
             .iter()
             .map(|endpoint| {
                 let shaped = shaping.shape_in_place(endpoint);
                 self.delivery(endpoint, (accepted_at, event.id), shaped)
             })
             .collect();
-        let redacted = application.redaction.redact(&body);
-        Ok(NewEvent {
-            content: redacted.is_none().then(|| Content::of(&event.event_type, &event.data)),
-            accepted_at,
-            due_at: None,
-            redacted,
-            body,
-            matches: endpoints.len(),
-            is_wide,
-            position: 0,
-            deliveries,
-            event,
-        })
+        let new = NewEvent::of(application, event, accepted_at, body);
+        Ok(NewEvent { matches: reach.count(), is_wide: reach.is_wide, deliveries, ..new })
     }
 
     fn delivery(

@@ -1,9 +1,9 @@
 //! Steps about a finished delivery: the reason of the end, and the next action.
 
 use crate::{
-    application::{EndpointStatus, Feed},
     delivery::{FailureReason, State},
     diagnosis::why::{DeliveryFacts, EventFacts, Fault, Remedy, Step, WebhookFacts},
+    endpoint::{EndpointStatus, Feed},
 };
 
 /// Maximum number of changes in the evidence.

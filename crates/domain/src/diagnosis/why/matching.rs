@@ -1,9 +1,8 @@
 //! Steps about the match: the event against the webhook's subscriptions and filter.
 
 use crate::{
-    application::{EndpointStatus, Feed},
     diagnosis::why::{ChangeFacts, DeliveryFacts, EventFacts, Fault, FilterResult, Remedy, Step, WebhookFacts},
-    endpoint::filter::Filter,
+    endpoint::{EndpointStatus, Feed, filter::Filter},
     expression::Outcome,
 };
 

@@ -1,9 +1,9 @@
 //! Bounds of a check's cost, from the schema alone.
 //!
-//! Unit of cost: a look at a member, an entry of a list or a pattern. The states of patterns have a bound of their own: a
-//! pattern may cost as much as its states for each character. References make a few subschemas apply many times, and a
-//! recursive schema may apply to one value once for each way to the value. The bounds count these applications without
-//! following each way.
+//! Unit of cost: a look at a member, an entry of a list or a pattern. The states of patterns have a bound of their own:
+//! a pattern may cost as much as its states for each character. References make a few subschemas apply many times, and
+//! a recursive schema may apply to one value once for each way to the value. The bounds count these applications
+//! without following each way.
 
 use regex_syntax::hir::{Hir, HirKind};
 use serde_json::Value;

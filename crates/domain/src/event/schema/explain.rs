@@ -36,8 +36,8 @@ pub(super) fn first_fault(compiled: &Compiled, data: &Value, shows_values: bool)
 }
 
 /// The same schema in a form whose faults have bounded size. A fault of `anyOf` or `oneOf` lists the faults of all
-/// alternatives, at all values below; a fault of `not` lists none. Rules for unevaluated members are left out, because a
-/// negation forgets the evaluated members.
+/// alternatives, at all values below; a fault of `not` lists none. Rules for unevaluated members are left out, because
+/// a negation forgets the evaluated members.
 pub(super) fn explained(root: &Value) -> Value {
     let Ok(graph) = Graph::read(root) else { return Value::Bool(true) };
     let reference = |number: usize| serde_json::json!({ "$ref": format!("#/$defs/{number}") });

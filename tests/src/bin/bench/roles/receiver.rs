@@ -68,8 +68,8 @@ impl Account {
 }
 
 /// Serves at an address, by default at a free port, until the parent ends. The response to each request of the parent
-/// has the receipts since the last request. `"open"` opens the gate; `{"late": 10000}` sets the delay of `late` answers.
-/// The response to `"received"` has the number of distinct receipts since the start.
+/// has the receipts since the last request. `"open"` opens the gate; `{"late": 10000}` sets the delay of `late`
+/// answers. The response to `"received"` has the number of distinct receipts since the start.
 pub(crate) async fn run(address: Option<String>) {
     let address = address.map(|address| address.parse().expect("an address"));
     let address = address.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -230,8 +230,8 @@ pub(super) fn length(head: &str) -> Option<usize> {
     head.lines().find_map(header)
 }
 
-/// Number of a member of JSON, whose name follows `quoted`. Another server may print white space around the colon, or the
-/// whole data as a text.
+/// Number of a member of JSON, whose name follows `quoted`. Another server may print white space around the colon, or
+/// the whole data as a text.
 fn number_of(bytes: &[u8], quoted: &[u8]) -> Option<u64> {
     let mut rest = bytes;
     loop {

@@ -1,5 +1,5 @@
-//! The OpenAPI document: served to everybody, complete, and true for all routes. Each answer through a `CheckedClient` is
-//! checked, too.
+//! The OpenAPI document: served to everybody, complete, and true for all routes. Each answer through a `CheckedClient`
+//! is checked, too.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! The tasks of customers by keyboard alone, each with at most the activations that the design of the pages promises. An
-//! activation is a key that leads to another page: Enter on a control, Enter in the search, or `g` and a letter.
+//! The tasks of customers by keyboard alone, each with at most the activations that the design of the pages promises.
+//! An activation is a key that leads to another page: Enter on a control, Enter in the search, or `g` and a letter.
 
 use fanfare_tests::{
     clients::browser::{Manner, Visit},

@@ -9,6 +9,7 @@ use fanfare_api::{
     },
 };
 use fanfare_domain::access::session::Right;
+use jiff::{Timestamp, civil::Date};
 use serde_json::{Value, json};
 
 use crate::{
@@ -79,9 +80,21 @@ fn condition(member: &str, comparison: &str, value: &str) -> Result<String, ApiE
             format!("{path} in [{}]", values.join(", "))
         }
         "contains" | "startsWith" => format!("{path}.{comparison}({})", literal_text(value)),
+        ">" | ">=" | "<" | "<=" if !has_order(value) => {
+            return Err(ApiError::invalid("value", "must be a number, such as 100, or a time, such as 2026-11-28"));
+        }
         "==" | "!=" | ">" | ">=" | "<" | "<=" => format!("{path} {comparison} {}", literal(value)),
         _ => return Err(ApiError::invalid("comparison", "must be one of the comparisons of the form")),
     })
+}
+
+/// True for a number, a date or a time: other texts are rarely meant to be compared as more or less.
+fn has_order(value: &str) -> bool {
+    is_number(value) || value.parse::<Date>().is_ok() || value.parse::<Timestamp>().is_ok()
+}
+
+fn is_number(value: &str) -> bool {
+    serde_json::from_str::<serde_json::Number>(value).is_ok()
 }
 
 /// The path without its last index.
@@ -90,8 +103,7 @@ fn parent(path: &str) -> &str {
 }
 
 fn literal(value: &str) -> String {
-    let is_number = serde_json::from_str::<serde_json::Number>(value).is_ok();
-    if is_number || matches!(value, "true" | "false" | "null") { value.to_owned() } else { literal_text(value) }
+    if is_number(value) || matches!(value, "true" | "false" | "null") { value.to_owned() } else { literal_text(value) }
 }
 
 fn literal_text(value: &str) -> String {
@@ -169,6 +181,8 @@ mod tests {
     fn a_condition_is_an_accepted_filter() {
         for (member, comparison, value, expected) in [
             ("amount", ">", "100", "data.amount > 100"),
+            ("day", "<=", "2026-11-28", r#"data.day <= "2026-11-28""#),
+            ("at", ">", "2026-11-28T10:00:00Z", r#"data.at > "2026-11-28T10:00:00Z""#),
             ("data.customer.email", "==", "a@b", r#"data.customer.email == "a@b""#),
             ("first name", "!=", "null", r#"data["first name"] != null"#),
             ("country", "in", "DE, AT,1", r#"data.country in ["DE", "AT", 1]"#),
@@ -182,8 +196,8 @@ mod tests {
             assert_eq!(text, expected);
             assert!(Filter::parse(&text).is_ok(), "{text}");
         }
-        for (member, comparison) in [("", ">"), ("a..b", ">"), ("a", "like")] {
-            assert!(condition(member, comparison, "1").is_err(), "{member} {comparison}");
+        for (member, comparison, value) in [("", ">", "1"), ("a..b", ">", "1"), ("a", "like", "1"), ("a", ">", "DE")] {
+            assert!(condition(member, comparison, value).is_err(), "{member} {comparison} {value}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! The template of a webhook's form: presets that fill the field, and the preview of the bodies.
 
+use axum::extract::State;
 use fanfare_api::{
     http::{body::from_value, error::ApiError},
     routes::{
         event_types::DescribedType,
-        webhooks::templates::{TemplateResult, TemplateTest},
+        webhooks::templates::{self, TemplateResult, TemplateTest},
     },
 };
 use fanfare_domain::{
@@ -35,11 +36,23 @@ pub(crate) fn chosen(fields: &Fields) -> Option<&'static Preset> {
     PRESETS.iter().find(|preset| preset.name == fields.value("preset"))
 }
 
-/// Puts the chosen preset in the place of the template.
+/// Puts the chosen preset in the place of the template. Returns the body for a sample, too.
+pub(crate) async fn with_preset(
+    console: &Console,
+    place: &Place,
+    fields: &Fields,
+) -> Result<(Fields, Option<String>), ApiError> {
+    let filled = filled(fields)?;
+    let listed = templates::list(State(console.api.clone()), place.authorized()).await?.data;
+    let chosen = listed.into_iter().find(|template| template.name == filled.value("preset"));
+    Ok((filled, chosen.map(|template| shown(template.sample.get()))))
+}
+
+/// The fields with the chosen preset as the template.
 ///
 /// # Errors
 /// For an unknown preset.
-pub(crate) fn with_preset(fields: &Fields) -> Result<Fields, ApiError> {
+fn filled(fields: &Fields) -> Result<Fields, ApiError> {
     let preset =
         chosen(fields).ok_or_else(|| ApiError::invalid("preset", "must be one of the receivers of the form"))?;
     let others = fields.others(&["template"]);
@@ -75,7 +88,8 @@ pub(crate) async fn try_out(
     let template = value(fields)?.ok_or_else(|| ApiError::invalid("template", "is empty: choose a receiver first"))?;
     let events = subscriptions(described, fields);
     let events = if events.is_empty() { Value::Null } else { Value::from(events) };
-    let asked = from_value(&json!({ "template": template, "events": events }))?;
+    let filter = fields.given("filter");
+    let asked = from_value(&json!({ "template": template, "events": events, "filter": filter }))?;
     console.api.test_template(&place.authorized(), asked).await
 }
 
@@ -109,11 +123,11 @@ mod tests {
     fn a_preset_fills_the_field() {
         for preset in &PRESETS {
             let fields = Fields::default().with("url", "u").with("template", "old").with("preset", preset.name);
-            let filled = with_preset(&fields).unwrap_or_default();
+            let filled = filled(&fields).unwrap_or_default();
             assert_eq!((filled.value("url"), filled.value("template")), ("u", preset.template.trim_end()));
             assert!(value(&filled).is_ok_and(|template| template.is_some()), "{}", preset.name);
         }
-        assert!(with_preset(&Fields::default().with("preset", "fax")).is_err());
+        assert!(filled(&Fields::default().with("preset", "fax")).is_err());
     }
 
     #[test]
