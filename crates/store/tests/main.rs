@@ -47,6 +47,7 @@ mod operations {
     mod census;
     mod connections;
     mod migrations;
+    mod notices;
     mod operational;
     mod parked;
     mod retention;

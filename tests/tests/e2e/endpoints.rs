@@ -2,6 +2,7 @@
 //! deleted. Also: visibility.
 
 mod access;
+mod client_certificates;
 mod life;
 mod webhooks;
 

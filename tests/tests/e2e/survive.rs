@@ -3,6 +3,7 @@
 mod crashes;
 mod drain;
 mod nodes;
+mod order;
 mod replicas;
 mod stalls;
 mod steps;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::reference::document::{ROOT, entries, members, reference};
 
 /// Methods of the SDKs, as TypeScript names them. Python writes `event_types.remove` for `eventTypes.remove`.
-const METHODS: [(&str, &str); 36] = [
+const METHODS: [(&str, &str); 41] = [
     ("create_webhook", "webhooks.create"),
     ("list_webhooks", "webhooks.list"),
     ("show_webhook", "webhooks.get"),
@@ -18,6 +18,11 @@ const METHODS: [(&str, &str); 36] = [
     ("rotate_secret", "webhooks.rotateSecret"),
     ("end_rotation", "webhooks.endRotation"),
     ("list_ordering_keys", "webhooks.orderingKeys"),
+    ("read_feed", "webhooks.feed"),
+    ("show_digest", "webhooks.digest"),
+    ("test_filter", "webhooks.testFilter"),
+    ("test_template", "webhooks.testTemplate"),
+    ("list_webhook_templates", "webhooks.templates"),
     ("list_events", "events.list"),
     ("show_event", "events.get"),
     ("explain_event", "events.why"),

@@ -46,6 +46,8 @@ class Request:
     event_id: str | None = None
     # Shortest limit of the whole call, in seconds, for answers that take long by nature.
     least_timeout: float = 0.0
+    # Longest wait for the peer in a try, in seconds.
+    try_timeout: float = TRY_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Core:
         tries = tries or self.tries(request.least_timeout)
         while True:
             remaining = max(tries.remaining(), 0.001)
-            limit = min(remaining, TRY_TIMEOUT) if request.repeatable else remaining
+            limit = min(remaining, request.try_timeout) if request.repeatable else remaining
             reply = yield Send(request, limit, tries.deadline)
             if isinstance(reply, Answer) and 200 <= reply.status < 300:
                 return reply

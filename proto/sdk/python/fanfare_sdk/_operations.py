@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import date, datetime
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -31,6 +31,9 @@ REPEATABLE_CODES = {
 
 # The longest deadline of a webhook is 60 s, and a test ends with the attempt.
 TEST_TIMEOUT = 65.0
+
+# Time for the answer of a feed beyond its wait for an entry.
+FEED_MARGIN = 10.0
 
 OPTIONAL_TIME: TypeAdapter[datetime | None] = TypeAdapter(datetime | None)
 
@@ -249,6 +252,49 @@ def resume_ordering_keys(core: Core, id: str, key: str | None = None) -> Steps[m
     """Resumes a parked ordering key, or without a key all: the next deliveries are sent."""
     body = models.KeyToResume() if key is None else models.KeyToResume(key=key)
     return call(core, post(path_of("webhooks", id, "ordering-keys", "resume"), body), models.ResumedKeys)
+
+
+def test_filter(core: Core, test: models.NewFilterTest) -> Steps[models.FilterTest]:
+    """Tries a filter on the last events."""
+    return call(core, post("/webhooks/filter-test", test, repeatable=True), models.FilterTest)
+
+
+def test_template(core: Core, test: models.NewTemplateTest) -> Steps[models.TemplateTest]:
+    """Renders a body template on the last events."""
+    return call(core, post("/webhooks/template-test", test, repeatable=True), models.TemplateTest)
+
+
+def list_webhook_templates(core: Core) -> Steps[list[models.WebhookTemplate]]:
+    """Lists templates to begin with, for Slack, Teams, Discord, PagerDuty and Zapier."""
+    request = get("/webhook-templates", {})
+    answer = yield from core.exchange(request)
+    return decode(request, answer, read_templates)
+
+
+def read_templates(body: dict[str, Any]) -> list[models.WebhookTemplate]:
+    return [models.WebhookTemplate.model_validate(item) for item in body["data"]]
+
+
+def show_digest(core: Core, id: str, *, day: date) -> Steps[models.DayDigest]:
+    """Counts the deliveries of a UTC day, to compare them with a daily digest."""
+    return call(core, get(path_of("webhooks", id, "digest"), {"day": day}), models.DayDigest)
+
+
+def read_feed(
+    core: Core,
+    id: str,
+    *,
+    after: str | None = None,
+    wait: int | None = None,
+    limit: int | None = None,
+    day: date | None = None,
+) -> Steps[models.FeedPage]:
+    """Reads a page of a webhook's feed. `after` is the `next` of the last page, `wait` up to 20 s for an entry."""
+    query = {"after": after, "wait": wait, "limit": limit, "day": day}
+    timeout = FEED_MARGIN + (wait or 0)
+    request = replace(get(path_of("webhooks", id, "feed"), query), least_timeout=timeout, try_timeout=timeout)
+    answer = yield from core.exchange(request)
+    return decode(request, answer, models.FeedPage.model_validate)
 
 
 def test_webhook(core: Core, id: str, test: models.NewTest | None = None) -> Steps[models.TestResult]:

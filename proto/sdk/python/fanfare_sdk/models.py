@@ -94,8 +94,8 @@ class Attempt(BaseModel):
     request_headers: list[list[str]] | None = None
     """
     Names and values of the request's headers, rebuilt from the settings and secrets now in force. The values of the
-    webhook's own headers are hidden; `traceparent`, `tracestate`, `fanfare-replay` and signatures `v1a` are left out.
-    `null` if the secrets were changed since, if the body is long or redacted, or if the webhook is deleted or
+    webhook's own headers are hidden; `traceparent`, `tracestate`, `fanfare-replay` and signatures `v1a` are left
+    out. `null` if the secrets were changed since, if the body is long or redacted, or if the webhook is deleted or
     unreadable.
     """
     response_body: str | None = None
@@ -830,8 +830,8 @@ class Headline(BaseModel):
     """
     first_attempt_p95_ms: float | None = None
     """
-    The 95th percentile of the time from acceptance to the first attempt, in the last counted minutes; `null` without
-    an attempt.
+    The 95th percentile of the time from acceptance to the first attempt, in the last counted minutes; `null`
+    without an attempt.
     """
     oldest_due_ms: Annotated[int, Field(ge=0)]
     """
@@ -1345,6 +1345,10 @@ class NewTemplateTest(BaseModel):
     """
     Subscriptions. Default: all types.
     """
+    filter: Annotated[str | None, Field(examples=["data.amount > 100"])] = None
+    """
+    Filter of the webhook: events that do not meet it need no body.
+    """
     template: Any
     """
     A JSON value. Its texts may hold `{{ expression }}`.
@@ -1385,8 +1389,8 @@ class NewWebhook(BaseModel):
     )
     asymmetric: bool | None = None
     """
-    `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. Default:
-    `false`.
+    `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
+    Default: `false`.
     """
     authentication: NewAuthentication | None = None
     client_certificate: NewClientCertificate | None = None
@@ -1411,8 +1415,9 @@ class NewWebhook(BaseModel):
     """
     fifo: Annotated[str | None, Field(examples=["block"])] = None
     """
-    FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or given
-    up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the same time.
+    FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or
+    given up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the
+    same time.
     """
     filter: Annotated[str | None, Field(examples=["data.amount > 100"])] = None
     """
@@ -1441,8 +1446,8 @@ class NewWebhook(BaseModel):
     """
     template: Any | None = None
     """
-    The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL on
-    `data`, `type`, `id` and `time`. At most 16 KiB.
+    The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL
+    on `data`, `type`, `id` and `time`. At most 16 KiB.
     """
     temporary: bool | None = None
     """
@@ -1470,8 +1475,8 @@ class Parked(BaseModel):
 
     bytes: int
     """
-    The length of the whole body, in bytes. Of a body of more than 1 MiB that is too long for an event, the first 64 KiB
-    are kept.
+    The length of the whole body, in bytes. Of a body of more than 1 MiB that is too long for an event, the first 64
+    KiB are kept.
     """
     id: Annotated[str, Field(examples=["prk_01h455vb4pex5vsknk084sn02q"])]
     message: str
@@ -1647,8 +1652,8 @@ class PortalTheme(BaseModel):
     )
     accent: Annotated[str | None, Field(examples=["#0b57c2"])] = None
     """
-    The colour of links and buttons. A colour without enough contrast (WCAG 2.2, 4.5:1) is darkened for light grounds
-    and lightened for dark grounds.
+    The colour of links and buttons. A colour without enough contrast (WCAG 2.2, 4.5:1) is darkened for light
+    grounds and lightened for dark grounds.
     """
     density: str | None = None
     """
@@ -2230,7 +2235,8 @@ class SigningKeyRotation(BaseModel):
     )
     overlap_seconds: Annotated[int | None, Field(ge=0)] = None
     """
-    The time until the previous key ends, in seconds: 7200 to 2592000, or 0 for a leaked key. Default: 86400 (a day).
+    The time until the previous key ends, in seconds: 7200 to 2592000, or 0 for a leaked key. Default: 86400 (a
+    day).
     """
 
 
@@ -2323,6 +2329,10 @@ class TemplateTest(BaseModel):
     The number of results with a body.
     """
     results: list[TemplateResult]
+    save_error: str | None = None
+    """
+    Why a webhook with this template cannot be saved; `null` if it can.
+    """
     tried_on: str
     """
     `events`, or `samples` without events.
@@ -2722,8 +2732,8 @@ class WebhookHealth(BaseModel):
     """
     state: Annotated[str, Field(examples=["failing"])]
     """
-    `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or so
-    many in a row that deliveries wait.
+    `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or
+    so many in a row that deliveries wait.
     """
     url: str
     webhook: Annotated[str, Field(examples=["wh_01h455vb4pex5vsknk084sn02q"])]
@@ -3039,8 +3049,8 @@ class NewPortalLink(BaseModel):
         Field(examples=[["view", "payloads", "test", "resend", "endpoints"]]),
     ] = None
     """
-    `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view. Default: `view`,
-    `payloads`, `test`, `resend`.
+    `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view.
+    Default: `view`, `payloads`, `test`, `resend`.
     """
     theme: PortalTheme | None = None
 
@@ -3131,8 +3141,8 @@ class Verification(BaseModel):
     """
     secret: Annotated[str | None, Field(examples=["current"])] = None
     """
-    The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a right
-    signature.
+    The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a
+    right signature.
     """
     signing_keys: list[str]
     """
@@ -3187,8 +3197,8 @@ class Webhook(BaseModel):
     """
     fifo: Annotated[str | None, Field(examples=["block"])] = None
     """
-    `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
-    time.
+    `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at
+    the same time.
     """
     filter: str | None = None
     """

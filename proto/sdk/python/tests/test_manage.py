@@ -45,6 +45,40 @@ def test_the_life_of_a_webhook(driver: Driver, settings: Settings, hooks: Receiv
     assert (caught.value.status, caught.value.code) == (404, "not_found")
 
 
+def test_filter_template_order_feed_and_digest(
+    driver: Driver, settings: Settings, hooks: Receiver, event_type: str
+) -> None:
+    client = driver.client(settings.api, settings.key)
+    run, webhooks = driver.run, client.webhooks
+    filter = "data.amount > 100"
+    tried = run(webhooks.test_filter(models.NewFilterTest(filter=filter, events=[event_type])))
+    assert (tried.tried_on, tried.passed) == ("samples", 0)
+    new = models.NewWebhook(
+        url=hooks.url,
+        events=[event_type],
+        filter=filter,
+        template={"text": "paid {{ data.amount }}"},
+        feed="copy",
+        digest=True,
+        fifo="block",
+    )
+    webhook = run(webhooks.create(new))
+    for amount in (120, 20, 130):
+        run(client.publish(event_type, {"amount": amount}, ordering_key="customer-7"))
+    until(lambda: len(run(webhooks.feed(webhook.id, wait=1)).data) == 2, "two entries in the feed")
+    page = run(webhooks.feed(webhook.id))
+    assert [entry.body for entry in page.data] == ['{"text":"paid 120"}', '{"text":"paid 130"}']
+    assert [dict(entry.headers)["webhook-sequence"] for entry in page.data] == ["1", "2"]
+    assert run(webhooks.feed(webhook.id, after=page.next)).data == []
+    today = datetime.now(timezone.utc).date()
+    assert run(webhooks.digest(webhook.id, day=today)).day == today
+    template = models.NewTemplateTest(template={"text": "{{ data.amount }}"}, events=[event_type])
+    rendered = run(webhooks.test_template(template))
+    assert (rendered.tried_on, rendered.rendered, rendered.save_error) == ("events", 3, None)
+    assert "slack" in [template.name for template in run(webhooks.templates())]
+    assert run(webhooks.delete(webhook.id)).deleted
+
+
 def test_lists_follow_the_cursor(driver: Driver, settings: Settings, event_type: str) -> None:
     client = driver.client(settings.api, settings.key)
     keys = [f"{event_type}-{number}" for number in range(7)]

@@ -406,8 +406,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists the events, newest first. A list by `type`, `unmatched`, `delayed` or `cancelled` is a search: a page looks through at most 10,000
-         *     events. The page may have few events or none, and still a `next`.
+         * Lists the events, newest first. A list by `type`, `unmatched`, `delayed` or `cancelled` is a search: a page looks
+         *     through at most 10,000 events. The page may have few events or none, and still a `next`.
          */
         get: operations["list_events"];
         put?: never;
@@ -1118,8 +1118,8 @@ export interface paths {
         options?: never;
         head?: never;
         /**
-         * Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers` in
-         *     the same request, if the webhook has own headers, and `authentication` with its secret, if the webhook has it.
+         * Changes a webhook. Omitted fields keep their value. Another origin of `url` (scheme, host or port) needs `headers`
+         *     in the same request, if the webhook has own headers, and `authentication` with its secret, if the webhook has it.
          */
         patch: operations["change_webhook"];
         trace?: never;
@@ -1254,9 +1254,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists the deliveries of a webhook with a feed, oldest first, with bodies and signatures. A receiver finds by the feed
-         *     deliveries that it missed, or reads all of them, without an inbound port. No delivery appears later before a place
-         *     that was read. Of erased events only the ids are listed.
+         * Lists the deliveries of a webhook with a feed, oldest first, with bodies and signatures. A receiver finds by the
+         *     feed deliveries that it missed, or reads all of them, without an inbound port. No delivery appears later before a
+         *     place that was read. Of erased events only the ids are listed.
          */
         get: operations["read_feed"];
         put?: never;
@@ -1311,8 +1311,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Resumes a parked ordering key, or all: the next deliveries are sent. Resend a given-up delivery first, if its receiver
-         *     needs it: the resend of an ended delivery stands outside the order.
+         * Resumes a parked ordering key, or all: the next deliveries are sent. Resend a given-up delivery first, if its
+         *     receiver needs it: the resend of an ended delivery stands outside the order.
          */
         post: operations["resume_ordering_keys"];
         delete?: never;
@@ -2125,6 +2125,8 @@ export interface components {
                 /** @description The number of results with a body. */
                 rendered: number;
                 results: components["schemas"]["TemplateResult"][];
+                /** @description Why a webhook with this template cannot be saved; `null` if it can. */
+                save_error?: string | null;
                 /** @description `events`, or `samples` without events. */
                 tried_on: string;
             };
@@ -2334,8 +2336,8 @@ export interface components {
                 /** @description The next action, in a sentence. */
                 remedy: string;
                 /**
-                 * @description The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a right
-                 *     signature.
+                 * @description The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a
+                 *     right signature.
                  * @example current
                  */
                 secret?: string | null;
@@ -2388,8 +2390,8 @@ export interface components {
                  */
                 feed: string;
                 /**
-                 * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
-                 *     time.
+                 * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at
+                 *     the same time.
                  * @example block
                  */
                 fifo?: string | null;
@@ -2472,8 +2474,8 @@ export interface components {
                  */
                 queued: number;
                 /**
-                 * @description `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or so
-                 *     many in a row that deliveries wait.
+                 * @description `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or
+                 *     so many in a row that deliveries wait.
                  * @example failing
                  */
                 state: string;
@@ -2612,8 +2614,8 @@ export interface components {
             outcome: string;
             /**
              * @description Names and values of the request's headers, rebuilt from the settings and secrets now in force. The values of the
-             *     webhook's own headers are hidden; `traceparent`, `tracestate`, `fanfare-replay` and signatures `v1a` are left out.
-             *     `null` if the secrets were changed since, if the body is long or redacted, or if the webhook is deleted or
+             *     webhook's own headers are hidden; `traceparent`, `tracestate`, `fanfare-replay` and signatures `v1a` are left
+             *     out. `null` if the secrets were changed since, if the body is long or redacted, or if the webhook is deleted or
              *     unreadable.
              */
             request_headers?: [
@@ -3271,8 +3273,8 @@ export interface components {
             events_ready: number;
             /**
              * Format: double
-             * @description The 95th percentile of the time from acceptance to the first attempt, in the last counted minutes; `null` without
-             *     an attempt.
+             * @description The 95th percentile of the time from acceptance to the first attempt, in the last counted minutes; `null`
+             *     without an attempt.
              */
             first_attempt_p95_ms?: number | null;
             /**
@@ -3652,8 +3654,8 @@ export interface components {
              */
             name: string;
             /**
-             * @description `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view. Default: `view`,
-             *     `payloads`, `test`, `resend`.
+             * @description `view`, `payloads`, `keys`, `test`, `resend`, `endpoints`, `replay` and `cancel`. Every session may view.
+             *     Default: `view`, `payloads`, `test`, `resend`.
              * @example [
              *       "view",
              *       "payloads",
@@ -3698,6 +3700,11 @@ export interface components {
             event_ids?: string[] | null;
             /** @description Subscriptions. Default: all types. */
             events?: string[] | null;
+            /**
+             * @description Filter of the webhook: events that do not meet it need no body.
+             * @example data.amount > 100
+             */
+            filter?: string | null;
             /** @description A JSON value. Its texts may hold `{{ expression }}`. */
             template: unknown;
         };
@@ -3719,8 +3726,8 @@ export interface components {
         /** @description A webhook to create. */
         NewWebhook: {
             /**
-             * @description `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application. Default:
-             *     `false`.
+             * @description `true`: `webhook-signature` also has an Ed25519 signature (`v1a`) by each signing key of the application.
+             *     Default: `false`.
              */
             asymmetric?: boolean | null;
             authentication?: components["schemas"]["NewAuthentication"] | null;
@@ -3746,8 +3753,9 @@ export interface components {
              */
             feed?: string | null;
             /**
-             * @description FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or given
-             *     up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the same time.
+             * @description FIFO per ordering key: a delivery waits until the delivery before has ended. `block`: until it is delivered or
+             *     given up. `skip:N`: or has failed N times. `park`: if it is given up, until the key is resumed. Default: at the
+             *     same time.
              * @example block
              */
             fifo?: string | null;
@@ -3780,8 +3788,8 @@ export interface components {
             /** @description `enabled`, `paused` or `disabled`. Default: `enabled`. */
             status?: string | null;
             /**
-             * @description The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL on
-             *     `data`, `type`, `id` and `time`. At most 16 KiB.
+             * @description The form of the bodies, instead of the dialect's: a JSON value. A text in it may hold `{{ expression }}`, in CEL
+             *     on `data`, `type`, `id` and `time`. At most 16 KiB.
              */
             template?: unknown;
             /** @description `true` with the feed `only`: the webhook is deleted when the feed was not read for about an hour. */
@@ -4144,8 +4152,8 @@ export interface components {
             data: {
                 /**
                  * Format: int32
-                 * @description The length of the whole body, in bytes. Of a body of more than 1 MiB that is too long for an event, the first 64 KiB
-                 *     are kept.
+                 * @description The length of the whole body, in bytes. Of a body of more than 1 MiB that is too long for an event, the first 64
+                 *     KiB are kept.
                  */
                 bytes: number;
                 /** @example prk_01h455vb4pex5vsknk084sn02q */
@@ -4348,8 +4356,8 @@ export interface components {
                  */
                 feed: string;
                 /**
-                 * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
-                 *     time.
+                 * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at
+                 *     the same time.
                  * @example block
                  */
                 fifo?: string | null;
@@ -4468,8 +4476,8 @@ export interface components {
                  */
                 queued: number;
                 /**
-                 * @description `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or so
-                 *     many in a row that deliveries wait.
+                 * @description `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or
+                 *     so many in a row that deliveries wait.
                  * @example failing
                  */
                 state: string;
@@ -4537,8 +4545,8 @@ export interface components {
         Parked: {
             /**
              * Format: int32
-             * @description The length of the whole body, in bytes. Of a body of more than 1 MiB that is too long for an event, the first 64 KiB
-             *     are kept.
+             * @description The length of the whole body, in bytes. Of a body of more than 1 MiB that is too long for an event, the first 64
+             *     KiB are kept.
              */
             bytes: number;
             /** @example prk_01h455vb4pex5vsknk084sn02q */
@@ -4663,8 +4671,8 @@ export interface components {
         /** @description The look of the portal. All members are optional. */
         PortalTheme: {
             /**
-             * @description The colour of links and buttons. A colour without enough contrast (WCAG 2.2, 4.5:1) is darkened for light grounds
-             *     and lightened for dark grounds.
+             * @description The colour of links and buttons. A colour without enough contrast (WCAG 2.2, 4.5:1) is darkened for light
+             *     grounds and lightened for dark grounds.
              * @example #0b57c2
              */
             accent?: string | null;
@@ -5106,7 +5114,8 @@ export interface components {
         SigningKeyRotation: {
             /**
              * Format: int64
-             * @description The time until the previous key ends, in seconds: 7200 to 2592000, or 0 for a leaked key. Default: 86400 (a day).
+             * @description The time until the previous key ends, in seconds: 7200 to 2592000, or 0 for a leaked key. Default: 86400 (a
+             *     day).
              */
             overlap_seconds?: number | null;
         };
@@ -5193,6 +5202,8 @@ export interface components {
             /** @description The number of results with a body. */
             rendered: number;
             results: components["schemas"]["TemplateResult"][];
+            /** @description Why a webhook with this template cannot be saved; `null` if it can. */
+            save_error?: string | null;
             /** @description `events`, or `samples` without events. */
             tried_on: string;
         };
@@ -5326,8 +5337,8 @@ export interface components {
             /** @description The next action, in a sentence. */
             remedy: string;
             /**
-             * @description The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a right
-             *     signature.
+             * @description The secret of the right signature: `current`; or `previous`, during a rotation. `null` if only a key made a
+             *     right signature.
              * @example current
              */
             secret?: string | null;
@@ -5424,8 +5435,8 @@ export interface components {
              */
             feed: string;
             /**
-             * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at the same
-             *     time.
+             * @description `block`, `park` or `skip:N`: each ordering key gets a delivery when the delivery before has ended. `null`: at
+             *     the same time.
              * @example block
              */
             fifo?: string | null;
@@ -5635,8 +5646,8 @@ export interface components {
              */
             queued: number;
             /**
-             * @description `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or so
-             *     many in a row that deliveries wait.
+             * @description `enabled`, `failing`, `paused` or `disabled`. Failing: enabled, and each attempt has failed for ten minutes, or
+             *     so many in a row that deliveries wait.
              * @example failing
              */
             state: string;

@@ -46,6 +46,36 @@ describe('publishing', () => {
     expect(event).toMatchObject({ id, type, key: `${type}-1`, matched_webhooks: 1, deliveries: [{ event: id }] })
   })
 
+  test('an ordering key numbers the deliveries of a webhook with a filter', async () => {
+    const type = ownType()
+    const filter = 'data.amount > 100'
+    const tried = await fanfare.webhooks.testFilter({ filter, events: [type] })
+    expect(tried).toMatchObject({ tried_on: 'samples', passed: 0 })
+    const { id } = await fanfare.webhooks.create({
+      url: receiver.url,
+      events: [type],
+      filter,
+      template: { text: 'paid {{ data.amount }}' },
+      feed: 'copy',
+      digest: true,
+      fifo: 'block',
+    })
+    for (const amount of [120, 20, 130]) await fanfare.publish({ type, data: { amount }, ordering_key: 'customer-7' })
+    const read = () => fanfare.webhooks.feed(id, { wait: 1 })
+    await until('two entries in the feed', async () => (await read()).data.length === 2)
+    const { data, next } = await read()
+    expect(data.map((entry) => entry.body)).toEqual(['{"text":"paid 120"}', '{"text":"paid 130"}'])
+    const numbers = data.map((entry) => entry.headers.find(([name]) => name === 'webhook-sequence')?.[1])
+    expect(numbers).toEqual(['1', '2'])
+    expect((await fanfare.webhooks.feed(id, { after: next ?? '' })).data).toEqual([])
+    const today = new Date().toISOString().slice(0, 10)
+    expect((await fanfare.webhooks.digest(id, { day: today })).day).toBe(today)
+    const rendered = await fanfare.webhooks.testTemplate({ template: { text: '{{ data.amount }}' }, events: [type] })
+    expect(rendered).toMatchObject({ tried_on: 'events', rendered: 3, save_error: null })
+    expect((await fanfare.webhooks.templates()).map((template) => template.name)).toContain('slack')
+    await fanfare.webhooks.delete(id)
+  })
+
   test('a batch gives a result for each event, in order', async () => {
     const type = ownType()
     const results = await fanfare.publishBatch([

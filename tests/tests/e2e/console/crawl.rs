@@ -22,8 +22,8 @@ pub(crate) struct Page {
     pub(crate) html: Html,
 }
 
-/// Opens the pages that links reach, each of which must exist. A set of pages may be as large as the data: a crawl opens
-/// some pages of each route and each set of parameters.
+/// Opens the pages that links reach, each of which must exist. A set of pages may be as large as the data: a crawl
+/// opens some pages of each route and each set of parameters.
 pub(crate) async fn crawl(visitor: &Visitor, face: Face, first: &str) -> Vec<Page> {
     let mut waiting = VecDeque::from([first.to_owned()]);
     let mut known = BTreeSet::from([first.to_owned()]);

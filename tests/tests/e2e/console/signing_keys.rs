@@ -42,6 +42,15 @@ async fn keys_are_made_by_the_form_shown_and_rotated() {
     assert_eq!(listed().await.len(), 2, "nothing ends before the confirmation");
     assert_eq!(named.post(&keys, &[("overlap_seconds", "0"), ("confirmed", "yes")]).await.status, 303);
     assert_eq!(listed().await.len(), 1);
+    let page = named.get(&keys).await.text;
+    assert!(!page.contains("End the previous key now"), "{page}");
+
+    assert_eq!(named.post(&keys, &[("overlap_seconds", "7200")]).await.status, 303);
+    let page = named.get(&keys).await.text;
+    assert!(page.contains("End the previous key now"), "{page}");
+    let newest = listed().await[0].clone();
+    assert_eq!(named.post(&format!("{keys}/end"), &[]).await.status, 303);
+    assert_eq!(listed().await, [newest]);
     let told = named.get(&format!("{base}/changes")).await.text;
     assert!(told.contains("rotated the signing key of the application"), "{told}");
 }

@@ -31,6 +31,7 @@ async fn a_template_begins_with_a_preset_and_is_shown_and_saved_by_the_form() {
     let begun = post(&[("intent", "preset"), ("preset", "slack")]).await;
     assert_eq!(begun.status, 200, "{}", begun.text);
     assert!(begun.text.contains("incoming webhook of Slack"), "{}", begun.text);
+    assert!(begun.text.contains("The body for a sample:"), "{}", begun.text);
     let preset = template(&begun.text);
     assert!(preset.contains("mrkdwn"), "{preset}");
     let shown = post(&[("intent", "preview"), ("template", &preset)]).await;

@@ -27,6 +27,8 @@ use tokio::{
     time::sleep,
 };
 
+use crate::deliver::operational::{Operations, looked};
+
 const OWNER: &str = "owner@example.com";
 const USER: &str = "fanfare@mail";
 const PASSWORD: &str = "s3cret/@";
@@ -262,6 +264,31 @@ async fn an_owner_gets_one_mail_with_failures_answers_and_the_next_step() {
         assert_silent(dispatcher, &secrets());
     }
     assert!((0.9..1.1).contains(&sent), "{sent} mails");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_is_told_changed_conditions_of_an_endpoint() {
+    let server = MailServer::start(&[]).await;
+    let url = format!("smtp://127.0.0.1:{}?tls=none", server.port);
+    let variables = [("FANFARE_MAIL_DIGEST", "1s"), ("FANFARE_MAIL_CONDITIONS", "true")];
+    let mut world = World::of(setup_with(&url, &variables)).await;
+    let _operations = Operations::new(&mut world).await;
+    let _dispatcher = world.dispatcher().await;
+    looked(&world).await;
+    let endpoint = world.endpoint("orders", &["*"]).await;
+    world.change(&endpoint, &json!({ "name": "Orders" })).await;
+    for (number, status, subject) in [(1, "disable", "Orders is disabled"), (2, "enable", "Orders is enabled")] {
+        world.client().post(&format!("webhooks/{}/{status}", endpoint.id), &Value::Null).await.data();
+        let mail = server.wait_for(number).await.remove(number - 1);
+        assert_eq!((mail.headers["subject"].as_str(), mail.to.as_slice()), (subject, [OWNER.to_owned()].as_slice()));
+        let host = world.receiver.url("orders");
+        assert!(mail.text.contains(&endpoint.id) && mail.text.contains(&host), "{}", mail.text);
+        assert!(!mail.text.contains("What to do"), "no delivery has failed: {}", mail.text);
+        let notices = "SELECT count(*) FROM condition_notices";
+        until("no notice", async || (world.count(notices).await == 0).then_some(())).await;
+    }
+    let events = world.count("SELECT count(*) FROM events WHERE type LIKE 'fanfare.endpoint.%'").await;
+    assert_eq!((events, server.mails().len()), (2, 2));
 }
 
 fn assert_envelope(mail: &Mail) {

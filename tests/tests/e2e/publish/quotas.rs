@@ -1,8 +1,11 @@
 //! Plans, quotas and usage: refusals at both ingests, changes of a plan, labels, and the figures.
 
+use std::time::Duration;
+
 use fanfare_tests::{
     clients::api::Client,
-    patience::until,
+    patience::{until, until_within},
+    receiver::Behaviour,
     world::{World, process::Process},
 };
 use hyper::Method;
@@ -144,4 +147,82 @@ async fn a_plan_limits_the_webhooks_of_an_application() {
     let refused = create(2).await;
     assert_eq!((refused.status, refused.code()), (409, "too_many_webhooks"), "{}", refused.body);
     assert!(refused.body.to_string().contains("maximum of 1 webhooks"), "{}", refused.body);
+}
+
+/// All entries of a list.
+async fn all(client: &Client, path: &str) -> Vec<Value> {
+    let (mut entries, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let page = client.get(&format!("{path}{separator}limit=20{cursor}")).await;
+        entries.extend(page.data().as_array().expect("a list").clone());
+        match page.body["next"].as_str() {
+            Some(next) => cursor = format!("&before={next}"),
+            None => return entries,
+        }
+    }
+}
+
+/// A bill is added up by hand: from the lists of events, deliveries and attempts.
+#[tokio::test]
+async fn the_usage_is_the_sum_of_the_listed_events_deliveries_and_attempts() {
+    let world = World::of_waits("1s,1s", &[]).await;
+    let _dispatcher = world.dispatcher().await;
+    let client = world.client();
+    for (path, script) in [
+        ("fine", vec![Behaviour::OK]),
+        ("flaky", vec![Behaviour::FAIL, Behaviour::OK, Behaviour::FAIL, Behaviour::OK]),
+        ("dead", vec![Behaviour::FAIL]),
+    ] {
+        world.endpoint(path, &["a"]).await;
+        world.receiver.script(path, &script);
+    }
+    for number in 0..25 {
+        let event = json!({ "type": if number % 5 == 0 { "b" } else { "a" }, "data": { "n": number } });
+        world.publish(&event).await;
+    }
+    let ended = "SELECT count(*) FROM deliveries";
+    until("the end of all deliveries", async || (world.count(ended).await == 60).then_some(())).await;
+    // A test counts nowhere, a resend counts as an attempt.
+    let webhook = all(client, "webhooks").await[0]["id"].as_str().expect("an id").to_owned();
+    client.post(&format!("webhooks/{webhook}/test"), &json!({ "type": "a", "data": {} })).await.data();
+    let failed = all(client, "deliveries?state=failed").await;
+    let id = failed[0]["id"].as_str().expect("an id");
+    client.post(&format!("deliveries/{id}/resend"), &json!({})).await.data();
+    until("the resend", async || (world.rows("open_deliveries", "true").await == 0).then_some(())).await;
+    let last = jiff::Timestamp::now();
+
+    // The job counts a minute 90 s after its end.
+    let path = format!("applications/{}/usage", world.application);
+    let usage = until_within(Duration::from_secs(300), "the count", async || {
+        let usage = client.get(&path).await.data().clone();
+        let counted: jiff::Timestamp = usage["counted_until"].as_str()?.parse().ok()?;
+        (counted > last).then_some(usage)
+    })
+    .await;
+    let (events, attempts) = (all(client, "events").await, all(client, "attempts?tests=false").await);
+    let deliveries = all(client, "deliveries").await;
+    let with = |outcome: &dyn Fn(i64) -> bool| {
+        attempts.iter().filter(|attempt| attempt["response_status"].as_i64().is_some_and(outcome)).count()
+    };
+    let is_test = |entry: &&Value| entry["test"] == true;
+    let own: Vec<&Value> = events.iter().filter(|event| !is_test(event)).collect();
+    let is_own = |delivery: &Value| own.iter().any(|event| event["id"] == delivery["event"]);
+    let mut bytes = 0;
+    for event in &own {
+        let id = event["id"].as_str().expect("an id");
+        let detail = client.get(&format!("events/{id}")).await;
+        bytes += detail.data()["payload"].to_string().len();
+    }
+    let by_hand = json!({
+        "events": own.len(),
+        "deliveries": deliveries.iter().filter(|delivery| is_own(delivery)).count(),
+        "attempts": attempts.len(),
+        "delivered": with(&|status| (200..300).contains(&status)),
+        "failed": with(&|status| !(200..300).contains(&status)),
+        "unknown": 0,
+        "stored_bytes": bytes,
+    });
+    assert_eq!(usage["total"], by_hand, "{usage}");
+    assert_eq!((own.len(), deliveries.len()), (25, 61));
 }

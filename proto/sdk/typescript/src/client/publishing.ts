@@ -15,6 +15,8 @@ export type NewEvent<Events extends EventMap<Events>> = {
     time?: string | undefined
     /** The time of delivery, RFC 3339 with an offset. Until then, `events.cancel` cancels the event. */
     deliver_at?: string | undefined
+    /** Events with the same ordering key get consecutive numbers at each webhook, in `webhook-sequence`. */
+    ordering_key?: string | undefined
   }
 }[keyof Events & string]
 

@@ -1,16 +1,23 @@
 import { dataOf, ONCE, pageOf, REPEATABLE, type CallOptions, type Calls, type QueryOf } from './calls.js'
 import { Pages } from './pages.js'
 import type {
+  DayDigest,
   Deleted,
+  FeedPage,
+  FilterTest,
+  NewFilterTest,
+  NewTemplateTest,
   NewWebhook,
   ResumedKeys,
   Rotated,
   SecretRotation,
   NewTest,
+  TemplateTest,
   TestResult,
   WaitingKey,
   Webhook,
   WebhookChange,
+  WebhookTemplate,
 } from './schemas.js'
 
 /** A webhook may take 60 s to answer a test. */
@@ -105,6 +112,44 @@ export class Webhooks {
         ...this.calls.send(options, ONCE),
       }),
     )
+  }
+
+  /** Tries a filter on the last events. */
+  async testFilter(test: NewFilterTest, options: CallOptions = {}): Promise<FilterTest> {
+    const params = { query: this.calls.query(options) }
+    const sent = this.calls.send(options, REPEATABLE)
+    return dataOf(this.calls.http.POST('/api/v1/webhooks/filter-test', { params, body: test, ...sent }))
+  }
+
+  /** Renders a body template on the last events. */
+  async testTemplate(test: NewTemplateTest, options: CallOptions = {}): Promise<TemplateTest> {
+    const params = { query: this.calls.query(options) }
+    const sent = this.calls.send(options, REPEATABLE)
+    return dataOf(this.calls.http.POST('/api/v1/webhooks/template-test', { params, body: test, ...sent }))
+  }
+
+  /** Lists templates to begin with, for Slack, Teams, Discord, PagerDuty and Zapier. */
+  async templates(options: CallOptions = {}): Promise<WebhookTemplate[]> {
+    const params = { query: this.calls.query(options) }
+    return dataOf(this.calls.http.GET('/api/v1/webhook-templates', { params, ...this.calls.send(options, REPEATABLE) }))
+  }
+
+  /** Counts the deliveries of a UTC day, to compare them with a daily digest. */
+  async digest(id: string, query: QueryOf<'show_digest'>, options: CallOptions = {}): Promise<DayDigest> {
+    const { path } = this.calls.at('id', id, options)
+    const params = { path, query: this.calls.query(options, query) }
+    return dataOf(
+      this.calls.http.GET('/api/v1/webhooks/{id}/digest', { params, ...this.calls.send(options, REPEATABLE) }),
+    )
+  }
+
+  /** Reads a page of a webhook's feed. `after` is the `next` of the last page, `wait` up to 20 s for an entry. */
+  async feed(id: string, query: QueryOf<'read_feed'> = {}, options: CallOptions = {}): Promise<FeedPage> {
+    const { path } = this.calls.at('id', id, options)
+    const params = { path, query: this.calls.query(options, query) }
+    const sent = this.calls.send(options, REPEATABLE)
+    // The types of openapi-fetch lose the length of the pairs in a list.
+    return pageOf(this.calls.http.GET('/api/v1/webhooks/{id}/feed', { params, ...sent })) as Promise<FeedPage>
   }
 
   /** Sends a test event, and returns request, response and times. */
