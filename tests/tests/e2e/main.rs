@@ -6,6 +6,7 @@ mod console;
 mod deliver;
 mod dialects;
 mod endpoints;
+mod features;
 mod operate;
 mod protect;
 mod publish;

@@ -1,4 +1,4 @@
-//! Client certificates of webhooks, from the API through a dispatcher to a receiver that requires them.
+//! Client certificates of webhooks, from the API through a dispatcher to a receiver with mutual TLS.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,7 +17,7 @@ const DAY: Duration = Duration::from_secs(86400);
 struct Authority(Issuer<'static, KeyPair>);
 
 impl Authority {
-    /// An issuer, and the address of a receiver that requires its certificates.
+    /// An issuer, and the address of a receiver for certificates of the issuer.
     async fn with_receiver(world: &World, certificates: &Certificates) -> (Self, String) {
         let key = KeyPair::generate().expect("a key");
         let mut parameters = CertificateParams::default();
@@ -29,7 +29,7 @@ impl Authority {
         (Self(Issuer::new(parameters, key)), format!("https://{front}"))
     }
 
-    /// A certificate that ends after `life`, in whole seconds, with its key, for `client_certificate` of a webhook.
+    /// A certificate with the lifetime `life`, in whole seconds, and the key, for `client_certificate` of a webhook.
     fn certificate(&self, life: Duration) -> Value {
         let key = KeyPair::generate().expect("a key");
         let mut parameters = CertificateParams::new(vec!["client".to_owned()]).expect("a name");
@@ -50,7 +50,7 @@ async fn created(world: &World, base: &str, path: &str, certificate: &Value) -> 
     Endpoint { id: text("id"), secret: text("secret"), path: path.to_owned() }
 }
 
-/// Outcome and error of the last attempt at a webhook's only delivery that is not delivered; waits for the attempt.
+/// Waits for a failed attempt at a webhook's scheduled delivery. Returns outcome and error.
 async fn failure(world: &World, webhook: &Endpoint) -> (String, String) {
     until("a failed attempt", async || {
         let path = format!("deliveries?webhook={}&state=scheduled", webhook.id);

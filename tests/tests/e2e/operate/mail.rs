@@ -27,7 +27,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::deliver::operational::{Operations, looked};
+use crate::features::operational::{Operations, looked};
 
 const OWNER: &str = "owner@example.com";
 const USER: &str = "fanfare@mail";

@@ -17,7 +17,7 @@ use hyper::Method;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::deliver::operational::{Operations, looked};
+use crate::features::operational::{Operations, looked};
 
 /// Time between two events of a publisher.
 const PACE: Duration = Duration::from_millis(10);
