@@ -251,14 +251,22 @@ impl Topology {
         }
         let alternate = table([("alternate-exchange", self.unrouted())]);
         declare_exchange(channel, self.events_exchange(), ExchangeKind::Topic, alternate.clone()).await?;
-        declare_exchange(channel, self.ordered_by_key_exchange(), ExchangeKind::Topic, alternate.clone()).await?;
         declare_partitions(channel, self.partitions_exchange(), alternate.clone()).await?;
-        declare_exchange(channel, self.deliveries_exchange(), ExchangeKind::Direct, alternate).await?;
+        declare_exchange(channel, self.deliveries_exchange(), ExchangeKind::Direct, alternate.clone()).await?;
+        let (by_key, others): (Vec<Queue>, Vec<Queue>) =
+            others.into_iter().partition(|queue| queue.name == self.ordered_by_key_queue());
         for queue in others {
             declare_queue(channel, queue).await?;
         }
-        // Last: a key must not pass while some of the queues are bound.
-        declare_before(channel, self.ordered_exchange(), self.partitions_exchange(), self.unrouted()).await
+        // Last: a key must not pass while some of the queues are bound. An event that is routed later would lose its
+        // place.
+        declare_before(channel, self.ordered_exchange(), self.partitions_exchange(), self.unrouted()).await?;
+        for queue in by_key {
+            create_queue(channel, &queue).await?;
+            declare_exchange(channel, self.ordered_by_key_exchange(), ExchangeKind::Topic, alternate.clone()).await?;
+            bind_queue(channel, queue).await?;
+        }
+        Ok(())
     }
 }
 
@@ -289,9 +297,17 @@ async fn declare_exchange(
 
 /// Declares and binds a queue.
 async fn declare_queue(channel: &Channel, queue: Queue) -> lapin::Result<()> {
-    let Queue { name, arguments, binding: (exchange, key, matched) } = queue;
+    create_queue(channel, &queue).await?;
+    bind_queue(channel, queue).await
+}
+
+async fn create_queue(channel: &Channel, queue: &Queue) -> lapin::Result<()> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    answered(channel.queue_declare(name.clone().into(), options, arguments)).await?;
+    answered(channel.queue_declare(queue.name.clone().into(), options, queue.arguments.clone())).await.map(drop)
+}
+
+async fn bind_queue(channel: &Channel, queue: Queue) -> lapin::Result<()> {
+    let Queue { name, binding: (exchange, key, matched), .. } = queue;
     let options = QueueBindOptions::default();
     answered(channel.queue_bind(name.into(), exchange.into(), key.into(), options, matched)).await
 }

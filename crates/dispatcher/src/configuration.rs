@@ -64,7 +64,7 @@ pub(crate) struct Operational {
     pub(crate) is_mailed: bool,
 }
 
-/// Settings of failure mails to owners of endpoints.
+/// Settings of mails to owners of endpoints.
 pub(crate) struct Mails {
     /// Mail server and sender; `None` sends no mails.
     pub(crate) server: Option<((SmtpServer, Secret), Sender)>,
@@ -117,7 +117,8 @@ impl Configuration {
         let held = held(environment);
         let parked = parked_limits(environment);
         let mails = mails(environment);
-        let operational = operational(environment);
+        let has_mail_server = mails.as_ref().is_some_and(|mails| mails.server.is_some());
+        let operational = operational(environment, has_mail_server);
         let meaning = "time for which the database must have answered without a break before the process takes over \
                        leases and backlogs; after an outage, processes with unrecorded outcomes write first";
         let takeover_after = environment.duration("FANFARE_TAKEOVER_AFTER", "15s", meaning);
@@ -250,12 +251,12 @@ fn held(environment: &mut Environment) -> Option<HeldLimits> {
 }
 
 fn mails(environment: &mut Environment) -> Option<Mails> {
-    let meaning = "server for failure mails to owners of endpoints: `smtps://user:password@host:465` (TLS), \
+    let meaning = "server for mails to owners of endpoints: `smtps://user:password@host:465` (TLS), \
                    `smtp://user:password@host:587` (STARTTLS is required) or `smtp://host:25?tls=none` (not encrypted, \
                    for a relay on the same machine); user and password are percent-encoded, and may be left out \
                    together. Without a server, no mails are sent";
     let server = environment.secret("FANFARE_SMTP_URL", meaning);
-    let meaning = "sender of failure mails, such as `Fanfare <fanfare@example.com>`; required with `FANFARE_SMTP_URL`";
+    let meaning = "sender of the mails, such as `Fanfare <fanfare@example.com>`; required with `FANFARE_SMTP_URL`";
     let from = match server {
         Some(_) => environment.required("FANFARE_MAIL_FROM", meaning),
         None => environment.optional("FANFARE_MAIL_FROM", meaning),
@@ -265,14 +266,19 @@ fn mails(environment: &mut Environment) -> Option<Mails> {
     Some(Mails { server: server.zip(from), interval: interval? })
 }
 
-fn operational(environment: &mut Environment) -> Operational {
+fn operational(environment: &mut Environment, has_mail_server: bool) -> Operational {
     let meaning = "application that gets operational events, such as a webhook that fails for an hour \
                    (proto/operational-events.md); without a value, nothing is told";
     let application = environment.optional("FANFARE_OPERATIONAL_EVENTS_APPLICATION", meaning);
-    let meaning = "`true`: mails also tell owners that an endpoint is disabled, fails for an hour, rests behind an open \
-                   breaker or is near a limit, and the end of each; needs the application of operational events and a \
+    let meaning = "`true`: mails also tell owners that an endpoint is disabled, fails for an hour, has an open breaker \
+                   or is near a limit, and the end of each; needs the application of operational events and a \
                    mail server";
     let is_mailed = environment.with_default("FANFARE_MAIL_CONDITIONS", "false", meaning).unwrap_or_default();
+    if is_mailed && (application.is_none() || !has_mail_server) {
+        environment.mistake(
+            "FANFARE_MAIL_CONDITIONS is true, and needs FANFARE_OPERATIONAL_EVENTS_APPLICATION and FANFARE_SMTP_URL",
+        );
+    }
     Operational { application, console: environment.console_url(), is_mailed }
 }
 

@@ -400,7 +400,7 @@ pub(crate) const ALL: [Metric; 53] = [
         name: MAILS,
         kind: MetricKind::Counter,
         labels: Labels::One("result", &["sent", "refused", "failed"]),
-        meaning: "failure mails to owners of endpoints, by `result`: sent, refused (permanently), or \
+        meaning: "mails to owners of endpoints, by `result`: sent, refused (permanently), or \
                   failed (tried again)",
     },
     Metric {
@@ -425,7 +425,7 @@ pub(crate) const ALL: [Metric; 53] = [
         name: NOTICES,
         kind: MetricKind::Gauge,
         labels: Labels::None,
-        meaning: "failure notices that wait for a mail, counted up to 100,000",
+        meaning: "notices of failed deliveries and changed conditions that wait for a mail, counted up to 100,000",
     },
     Metric {
         name: REPLAYS,

@@ -1,5 +1,5 @@
-//! Features that a webhook or an event may use: order, FIFO, filters, templates, feeds, digests, delays, authentication,
-//! asymmetric signatures, and operational events.
+//! Features that a webhook or an event may use: order, FIFO, filters, templates, feeds, digests, delays,
+//! authentication, asymmetric signatures, and operational events.
 
 mod asymmetric;
 mod authentication;

@@ -42,7 +42,7 @@ const MAX_DELIVERIES: usize = 5000;
 const PLANNING: Duration = Duration::from_secs(1);
 
 /// Shortest and longest wait of an event that this process cannot read.
-const DEFERRED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
+const DEFERRED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// Wait of an event that the database refuses.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(600), Duration::from_secs(600));

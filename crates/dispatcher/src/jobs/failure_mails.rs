@@ -52,7 +52,7 @@ impl FailureMails {
     /// Sends mails until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         if self.mailer.is_none() {
-            tracing::info!("FANFARE_SMTP_URL is not set: no failure mails are sent");
+            tracing::info!("FANFARE_SMTP_URL is not set: no mails are sent to owners");
         }
         let schedule = Schedule::new(self.database.clone(), Job::Mail, EVERY, stop.clone());
         let mut backoff = Backoff::default();
@@ -69,8 +69,8 @@ impl FailureMails {
         let forgotten = store.forget_notices(NOTICE_MAX_AGE, DELETED_AT_ONCE).await?;
         if forgotten > 0 {
             tracing::warn!(
-                deliveries = forgotten,
-                "deleted notices of failed deliveries that no mail could report for a week"
+                notices = forgotten,
+                "deleted notices of failed deliveries and changed conditions that no mail could report for a week"
             );
         }
         store.tidy_mails(self.interval, DELETED_AT_ONCE).await?;
@@ -135,15 +135,15 @@ impl FailureMails {
     }
 }
 
-/// Id of a mail, the same if the mail is sent again; `None` without content.
+/// Id of a mail, the same if the same mail is sent again; `None` without content.
 fn id(notices: &Notices) -> Option<String> {
-    let failure =
-        notices.notified.last().map(|newest| format!("{}.{}", newest.failed_at.as_microsecond(), newest.delivery));
-    failure.or_else(|| {
-        let newest = notices.conditions.last()?;
+    let failure = notices.notified.last().map(|newest| (newest.failed_at, newest.delivery.to_string()));
+    let condition = notices.conditions.last().map(|newest| {
         let (endpoint, condition) = (newest.notice.endpoint, newest.notice.condition.as_str());
-        Some(format!("{}.{endpoint}.{condition}", newest.told_at.as_microsecond()))
-    })
+        (newest.told_at, format!("{endpoint}.{condition}"))
+    });
+    let parts = failure.into_iter().chain(condition).map(|(at, newest)| format!("{}.{newest}", at.as_microsecond()));
+    Some(parts.collect::<Vec<_>>().join(".")).filter(|id| !id.is_empty())
 }
 
 /// Wait of all mails, longer after each consecutive failure of the mail server.

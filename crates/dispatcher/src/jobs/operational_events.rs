@@ -376,10 +376,15 @@ impl OperationalEvents {
         let change = state.due(key.condition, self.context.now())?;
         // A deleted endpoint has no owner.
         let endpoint = self.context.endpoint(known.application?, endpoint(*key))?;
-        let because = state.figures.because.map(|because| because.as_str().to_owned());
+        let because = state.figures.because.filter(|_| change == Change::Ends);
+        // The change of the status itself is told.
+        let is_told = matches!(because, Some(Because::Paused | Because::Disabled | Because::Deleted));
+        if is_told && key.condition != Condition::Disabled {
+            return None;
+        }
         let reason = match change {
             Change::Begins => state.figures.reason.clone(),
-            Change::Ends => because,
+            Change::Ends => because.map(|because| because.as_str().to_owned()),
         };
         let endpoint = endpoint.id;
         Some(ConditionNotice { endpoint, condition: key.condition, change, since: state.since, reason })

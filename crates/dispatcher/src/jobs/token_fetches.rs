@@ -173,8 +173,8 @@ impl TokenFetches {
         Ok(look)
     }
 
-    /// Waits for the permits of a fetch, before the fetch begins: no lease runs in a queue. `None` after `stop`, or
-    /// once another process has begun a fetch.
+    /// Waits for the permits of a fetch, before the fetch begins: no lease runs in a queue. `None` after `stop`, for
+    /// other settings, or once another process has begun a fetch.
     async fn queue(
         &self,
         endpoint: &Endpoint,
@@ -187,8 +187,14 @@ impl TokenFetches {
                 None => return Ok(None),
                 Some(Ok(permits)) => return Ok(Some(permits)),
                 Some(Err(_)) => {
+                    let present = self.context.endpoint(endpoint.application, endpoint.id);
+                    let is_present = present.is_some_and(|it| it.oauth2().is_some_and(|(_, now)| now == version));
                     let asking = stop.run_until_cancelled(self.statements.acquire()).await;
-                    if asking.is_none() || self.look(endpoint.id, version).await?.turn != TokenTurn::Due {
+                    if !is_present || asking.is_none() {
+                        return Ok(None);
+                    }
+                    // An error of the database costs no place in the queue.
+                    if self.look(endpoint.id, version).await.is_ok_and(|look| look.turn != TokenTurn::Due) {
                         return Ok(None);
                     }
                 }

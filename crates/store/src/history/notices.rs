@@ -73,7 +73,7 @@ pub struct Notice {
     pub failed_at: Timestamp,
 }
 
-/// Details of a failed delivery, for a failure mail.
+/// Details of a failed delivery, for a mail.
 #[derive(Debug, Clone)]
 pub struct FailedDelivery {
     /// Id of the delivery.
@@ -117,7 +117,7 @@ pub struct FailedEndpoint {
     pub failures: usize,
 }
 
-/// Bounds of a failure mail.
+/// Bounds of a mail.
 #[derive(Debug, Clone, Copy)]
 pub struct NoticeBounds {
     /// Maximum of reported deliveries; the next mail reports the others.
@@ -280,12 +280,17 @@ impl Store {
                              WHERE n.endpoint_id = t.endpoint_id AND n.delivery_id = t.delivery_id
                                -- A delivery that has failed again meanwhile is reported again.
                                AND n.failed_at <= t.failed_at
+                         ), reported_conditions AS MATERIALIZED (
+                             SELECT n.endpoint_id, n.condition FROM condition_notices n
+                             JOIN unnest($7::uuid[], $8::text[], $9::timestamptz[]) AS t(endpoint_id, condition, told_at)
+                               ON n.endpoint_id = t.endpoint_id AND n.condition = t.condition
+                             -- A condition that has changed again meanwhile is reported again.
+                             WHERE n.told_at <= t.told_at
+                             -- The order of a change.
+                             ORDER BY n.endpoint_id, n.condition FOR UPDATE OF n
                          ), told AS (
-                             DELETE FROM condition_notices n
-                             USING unnest($7::uuid[], $8::text[], $9::timestamptz[]) AS t(endpoint_id, condition, told_at)
-                             WHERE n.endpoint_id = t.endpoint_id AND n.condition = t.condition
-                               -- A condition that has changed again meanwhile is reported again.
-                               AND n.told_at <= t.told_at
+                             DELETE FROM condition_notices n USING reported_conditions r
+                             WHERE n.endpoint_id = r.endpoint_id AND n.condition = r.condition
                          ), reported AS (
                              UPDATE deliveries d SET mailed_at = now(), mailed_to = $3
                              FROM unnest($5::uuid[], $2::uuid[]) AS t(application_id, delivery_id)
@@ -303,17 +308,21 @@ impl Store {
     }
 
     /// Deletes up to `limit` notices of failures older than `age`, and all such notices of conditions. Returns the
-    /// number of deleted notices of failures.
+    /// number of deleted notices.
     pub async fn forget_notices(&self, age: Duration, limit: usize) -> Result<u64, StoreError> {
         let connection = self.connection().await?;
-        let statement = "DELETE FROM condition_notices WHERE told_at < now() - $1::bigint * interval '1 millisecond'";
-        connection.execute(statement, &[&milliseconds(age)]).await?;
+        let statement = "DELETE FROM condition_notices n USING (
+                             SELECT endpoint_id, condition FROM condition_notices
+                             WHERE told_at < now() - $1::bigint * interval '1 millisecond'
+                             ORDER BY endpoint_id, condition FOR UPDATE) old
+                         WHERE n.endpoint_id = old.endpoint_id AND n.condition = old.condition";
+        let conditions = connection.execute(statement, &[&milliseconds(age)]).await?;
         let statement = "DELETE FROM failure_notices n
                          USING (SELECT endpoint_id, delivery_id FROM failure_notices
                                 WHERE failed_at < now() - $1::bigint * interval '1 millisecond'
                                 ORDER BY failed_at LIMIT $2) old
                          WHERE n.endpoint_id = old.endpoint_id AND n.delivery_id = old.delivery_id";
-        Ok(connection.execute(statement, &[&milliseconds(age), &row_count(limit)]).await?)
+        Ok(conditions + connection.execute(statement, &[&milliseconds(age), &row_count(limit)]).await?)
     }
 
     /// Deletes up to `limit` notices without a recipient, and all records of mails older than `interval`, which delay
@@ -329,8 +338,12 @@ impl Store {
         );
         let connection = self.connection().await?;
         connection.execute(&statement, &[&row_count(limit)]).await?;
-        let statement = "DELETE FROM condition_notices n USING endpoints e JOIN applications a ON a.id = e.application_id
-                         WHERE e.id = n.endpoint_id AND (coalesce(e.email, a.email) IS NULL OR e.deleted_at IS NOT NULL)";
+        let statement = "DELETE FROM condition_notices n USING (
+                             SELECT n.endpoint_id, n.condition FROM condition_notices n
+                             JOIN endpoints e ON e.id = n.endpoint_id JOIN applications a ON a.id = e.application_id
+                             WHERE coalesce(e.email, a.email) IS NULL OR e.deleted_at IS NOT NULL
+                             ORDER BY n.endpoint_id, n.condition FOR UPDATE OF n) nobodys
+                         WHERE n.endpoint_id = nobodys.endpoint_id AND n.condition = nobodys.condition";
         connection.execute(statement, &[]).await?;
         let statement = "DELETE FROM mailed WHERE last_at < now() - $1::bigint * interval '1 millisecond'";
         connection.execute(statement, &[&milliseconds(interval)]).await?;

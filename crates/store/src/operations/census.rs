@@ -56,7 +56,8 @@ SELECT (SELECT count(*) FROM (
                                 WHERE o.endpoint_id = b.endpoint_id AND o.state = 'queued' LIMIT $1) o
             LIMIT $1) rows) AS held,
        (SELECT count(*) FROM (SELECT FROM parked LIMIT $1) rows) AS parked,
-       (SELECT count(*) FROM (SELECT FROM failure_notices LIMIT $1) rows) AS notices,
+       (SELECT count(*) FROM (SELECT FROM failure_notices LIMIT $1) rows)
+           + (SELECT count(*) FROM (SELECT FROM condition_notices LIMIT $1) rows) AS notices,
        (SELECT count(*) FROM (SELECT FROM delayed_events WHERE due_at >= now() - interval '1 minute' LIMIT $1) rows)
            AS delayed,
        (SELECT count(*) FROM (SELECT FROM delayed_events WHERE due_at < now() - interval '1 minute' LIMIT $1) rows)

@@ -340,7 +340,7 @@ async fn looks(loaded: &mut Loaded) {
         .expect("a commit");
     assert_eq!(taken.len(), 50);
     let empty: Vec<EndpointId> = taken.iter().map(|backlog| backlog.endpoint).collect();
-    let ended = loaded.check("end 50 backlogs", 900, async |store| store.end_backlogs(TWO, &empty).await).await;
+    let ended = loaded.check("end 50 backlogs", 1_200, async |store| store.end_backlogs(TWO, &empty).await).await;
     assert_eq!(ended.expect("a commit").len(), 50);
     loaded.check("take no backlog", 50, async |store| store.take_backlogs(TWO, 0).await).await.expect("a look");
     let owned = loaded.check("owned backlogs", 100, async |store| store.owned_backlogs(ONE).await).await;

@@ -275,8 +275,8 @@ def read_templates(body: dict[str, Any]) -> list[models.WebhookTemplate]:
     return [models.WebhookTemplate.model_validate(item) for item in body["data"]]
 
 
-def show_digest(core: Core, id: str, *, day: date) -> Steps[models.DayDigest]:
-    """Counts the deliveries of a UTC day, to compare them with a daily digest."""
+def show_digest(core: Core, id: str, *, day: date | None = None) -> Steps[models.DayDigest]:
+    """Counts the deliveries of a UTC day, to compare them with a daily digest. Default: the last day with a digest."""
     return call(core, get(path_of("webhooks", id, "digest"), {"day": day}), models.DayDigest)
 
 

@@ -424,8 +424,11 @@ async fn a_recipient_refused_for_good_does_not_delay_others() {
     counted(&dispatcher, "fanfare_mails_total{result=\"refused\"}", 1).await;
     counted(&dispatcher, "fanfare_mails_total{result=\"failed\"}", 1).await;
     for (message, endpoint) in [
-        ("the mail server refuses an owner's address for good; no mail reports these failed deliveries", &endpoints[0]),
-        ("the mail server does not accept a mail; the next mail reports these failed deliveries", &endpoints[1]),
+        (
+            "the mail server refuses an owner's address for good; no mail reports these failures and changes",
+            &endpoints[0],
+        ),
+        ("the mail server does not accept a mail; the next mail reports these failures and changes", &endpoints[1]),
     ] {
         assert_eq!(dispatcher.logged(message).await["endpoint"], endpoint.as_str());
     }
@@ -454,6 +457,6 @@ async fn without_a_server_notices_do_not_pile_up() {
                   FROM unnest(ARRAY['1 minute', '2 hours', '3 days']::interval[]) AS age";
     world.database().await.execute(insert, &[]).await.expect("notices");
     let dispatcher = world.dispatcher().await;
-    dispatcher.logged("FANFARE_SMTP_URL is not set: no failure mails are sent").await;
+    dispatcher.logged("FANFARE_SMTP_URL is not set: no mails are sent to owners").await;
     wait_for_notices(&world, 1).await;
 }

@@ -1,4 +1,5 @@
-//! Order per key while everything is killed under load: numbers without a gap, and one delivery of a key after the other.
+//! Order per key while everything is killed under load: numbers without a gap, and one delivery of a key after the
+//! other.
 
 use std::{
     collections::BTreeMap,
@@ -96,8 +97,8 @@ impl Publishers {
     }
 }
 
-/// The numbers of each key's requests, in the order of arrival. The data of an event is its place among the events of the
-/// key, and thus its number.
+/// The numbers of each key's requests, in the order of arrival. The data of an event is its place among the events of
+/// the key, and thus its number.
 fn numbers(requests: &[Received]) -> BTreeMap<String, Vec<u64>> {
     let mut numbers: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for request in requests {

@@ -41,7 +41,7 @@ What to do
        POST /api/v1/deliveries/resend  {\"webhook\": \"<id of the endpoint>\"}
 ";
 
-/// Subject and text of a failure mail.
+/// Subject and text of a mail.
 pub(super) struct FailureDigest {
     pub(super) subject: String,
     pub(super) text: String,
@@ -91,18 +91,18 @@ fn subject_of(conditions: &[ChangedCondition]) -> String {
 fn condition_words(notice: &ConditionNotice) -> &'static str {
     match (notice.condition, notice.change) {
         (Condition::Disabled, Change::Begins) => "is disabled",
+        (Condition::Disabled, Change::Ends) if notice.reason.as_deref() == Some("paused") => "is paused",
         (Condition::Disabled, Change::Ends) => "is enabled",
         (Condition::Failing, Change::Begins) => "has failed for an hour",
+        (Condition::Failing, Change::Ends) => "has recovered",
         (Condition::BreakerOpen, Change::Begins) => "failed often, and gets single attempts until it is back",
+        (Condition::BreakerOpen, Change::Ends) => "gets more than single attempts again",
         (Condition::BacklogNearLimit, Change::Begins) => "has deliveries that expire within an hour",
+        (Condition::BacklogNearLimit, Change::Ends) => "has no more deliveries that expire within an hour",
         (Condition::HeldNearLimit, Change::Begins) => "is paused, and its held deliveries are near the limit",
-        (_, Change::Begins) => "has changed",
-        (_, Change::Ends) => match notice.reason.as_deref() {
-            Some("paused") => "is paused",
-            Some("disabled") => "is disabled",
-            Some("deleted") => "is deleted",
-            _ => "has recovered",
-        },
+        (Condition::HeldNearLimit, Change::Ends) => "has no more held deliveries near the limit",
+        // The job notes no other condition.
+        (Condition::GivingUp | Condition::MessagesParked | Condition::ReplayFinished, _) => "has changed",
     }
 }
 

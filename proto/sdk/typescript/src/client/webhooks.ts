@@ -20,6 +20,9 @@ import type {
   WebhookTemplate,
 } from './schemas.js'
 
+/** Time for the answer of a feed beyond its wait for an entry. */
+const FEED_MARGIN = 30_000
+
 /** A webhook may take 60 s to answer a test. */
 const TEST_TIMEOUT = 75_000
 
@@ -134,8 +137,8 @@ export class Webhooks {
     return dataOf(this.calls.http.GET('/api/v1/webhook-templates', { params, ...this.calls.send(options, REPEATABLE) }))
   }
 
-  /** Counts the deliveries of a UTC day, to compare them with a daily digest. */
-  async digest(id: string, query: QueryOf<'show_digest'>, options: CallOptions = {}): Promise<DayDigest> {
+  /** Counts the deliveries of a UTC day, to compare them with a daily digest. Default: the last day with a digest. */
+  async digest(id: string, query: QueryOf<'show_digest'> = {}, options: CallOptions = {}): Promise<DayDigest> {
     const { path } = this.calls.at('id', id, options)
     const params = { path, query: this.calls.query(options, query) }
     return dataOf(
@@ -147,7 +150,8 @@ export class Webhooks {
   async feed(id: string, query: QueryOf<'read_feed'> = {}, options: CallOptions = {}): Promise<FeedPage> {
     const { path } = this.calls.at('id', id, options)
     const params = { path, query: this.calls.query(options, query) }
-    const sent = this.calls.send(options, REPEATABLE)
+    const timeout = options.timeout ?? (query.wait ?? 0) * 1000 + FEED_MARGIN
+    const sent = this.calls.send({ ...options, timeout }, REPEATABLE)
     // The types of openapi-fetch lose the length of the pairs in a list.
     return pageOf(this.calls.http.GET('/api/v1/webhooks/{id}/feed', { params, ...sent })) as Promise<FeedPage>
   }
