@@ -22,7 +22,7 @@ use crate::{
         bodies::open_body,
         columns::Columns,
         lease::trace_context,
-        persist::{Deliveries, Opening, RESULT, open_wanted, persisted},
+        persist::opening::{Deliveries, Opening, RESULT, open_wanted, persisted},
     },
 };
 

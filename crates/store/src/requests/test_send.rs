@@ -8,7 +8,7 @@ use fanfare_domain::{
 use crate::{
     AttemptRecord, NewEvent, NextState, Store, StoreError,
     connection::store::milliseconds,
-    pipeline::{bodies::StoredBody, persist::traceparent},
+    pipeline::{bodies::StoredBody, persist::statement::traceparent},
 };
 
 // The attempt has a row of its own, also a success: charts count each attempt that is inline in a delivery's row.
