@@ -299,7 +299,7 @@ async fn non_utf8_messages_are_parked_at_once_and_delay_no_others() {
     assert_eq!(world.count("SELECT count(*) FROM events").await, count as i64, "only the healthy messages are events");
     assert_are_told(&world, &messages, BURST).await;
     let consumed = dispatcher.logs().iter().filter(|log| log["message"] == "consuming from the broker").count();
-    assert_eq!(consumed, 8, "each queue is consumed once: no connection was lost");
+    assert_eq!(consumed, 9, "each queue is consumed once: no connection was lost");
     let series = "fanfare_parked_total{reason=\"not_utf8\"}";
     assert_eq!(
         metric(&dispatcher, series).await as usize,
