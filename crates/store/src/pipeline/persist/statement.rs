@@ -149,7 +149,7 @@ impl Kinds {
         }
     }
 
-    /// Statement of [`Store::persist`], with the tables of events and of deliveries.
+    /// Statement of [`Store::persist`](crate::Store::persist), with the tables of events and of deliveries.
     pub(super) fn statement(self, events: &str, deliveries: &str, opening: &Deliveries<'_>) -> String {
         let delay = if self.delayed { DELAY_FRESH } else { "" };
         let (wanted, numbers) = if self.ordered {
