@@ -71,7 +71,10 @@ def test_filter_template_order_feed_and_digest(
     assert [dict(entry.headers)["webhook-sequence"] for entry in page.data] == ["1", "2"]
     assert run(webhooks.feed(webhook.id, after=page.next)).data == []
     today = datetime.now(timezone.utc).date()
-    assert run(webhooks.digest(webhook.id, day=today)).day == today
+    # The first digest is that of tomorrow.
+    with pytest.raises(FanfareError) as early:
+        run(webhooks.digest(webhook.id, day=today))
+    assert (early.value.status, early.value.field) == (422, "day")
     template = models.NewTemplateTest(template={"text": "{{ data.amount }}"}, events=[event_type])
     rendered = run(webhooks.test_template(template))
     assert (rendered.tried_on, rendered.rendered, rendered.save_error) == ("events", 3, None)

@@ -135,7 +135,7 @@ def test_a_project_that_installs_the_wheel(built: tuple[Path, Path], tmp_path: P
 def test_the_snippets_of_the_readme(tmp_path: Path) -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     snippets = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    assert len(snippets) == 7
+    assert len(snippets) == 8
     for number, snippet in enumerate(snippets):
         (tmp_path / f"snippet_{number}.py").write_text(snippet, encoding="utf-8")
     mypy("--config-file", FOLDER / "pyproject.toml", *sorted(tmp_path.glob("*.py")))

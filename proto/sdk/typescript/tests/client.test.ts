@@ -51,8 +51,9 @@ describe('publishing', () => {
     const filter = 'data.amount > 100'
     const tried = await fanfare.webhooks.testFilter({ filter, events: [type] })
     expect(tried).toMatchObject({ tried_on: 'samples', passed: 0 })
+    const { url } = await receiver()
     const { id } = await fanfare.webhooks.create({
-      url: receiver.url,
+      url,
       events: [type],
       filter,
       template: { text: 'paid {{ data.amount }}' },
@@ -69,7 +70,8 @@ describe('publishing', () => {
     expect(numbers).toEqual(['1', '2'])
     expect((await fanfare.webhooks.feed(id, { after: next ?? '' })).data).toEqual([])
     const today = new Date().toISOString().slice(0, 10)
-    expect((await fanfare.webhooks.digest(id, { day: today })).day).toBe(today)
+    // The first digest is that of tomorrow.
+    expect(await failure(fanfare.webhooks.digest(id, { day: today }))).toMatchObject({ status: 422, field: 'day' })
     const rendered = await fanfare.webhooks.testTemplate({ template: { text: '{{ data.amount }}' }, events: [type] })
     expect(rendered).toMatchObject({ tried_on: 'events', rendered: 3, save_error: null })
     expect((await fanfare.webhooks.templates()).map((template) => template.name)).toContain('slack')
