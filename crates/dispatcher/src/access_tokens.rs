@@ -133,8 +133,7 @@ impl AccessTokens {
         if version != entry.version || entry.refused.is_some_and(|refused| token.generation <= refused) {
             return false;
         }
-        let is_usable = |token: &LiveToken| token.version == version && Instant::now() < token.usable_until;
-        let had_none = !entry.token.as_ref().is_some_and(is_usable);
+        let had_none = entry.usable(Instant::now()).is_none();
         let Times { renew_at, usable_until, life } = times;
         let (generation, unused_after) = (token.generation, life.max(UNUSED));
         entry.token = Some(LiveToken { header, version, generation, usable_until, unused_after, renew_at });
@@ -172,9 +171,7 @@ impl AccessTokens {
     /// Number of endpoints in use whose last fetch failed and that have no usable token.
     pub(crate) fn without_token(&self) -> usize {
         let now = Instant::now();
-        let has = |kept: &Kept, token: &LiveToken| token.version == kept.version && now < token.usable_until;
-        let lacks = |kept: &&Kept| kept.is_failing && !kept.token.as_ref().is_some_and(|token| has(kept, token));
-        self.kept().values().filter(lacks).count()
+        self.kept().values().filter(|kept| kept.is_failing && kept.usable(now).is_none()).count()
     }
 
     fn kept(&self) -> MutexGuard<'_, HashMap<EndpointId, Kept>> {
@@ -192,7 +189,12 @@ impl Kept {
             (self.version, self.refused) = (version, None);
             self.changed.notify_one();
         }
-        self.token.as_ref().filter(|token| token.version == version && now < token.usable_until).cloned()
+        self.usable(now).cloned()
+    }
+
+    /// The token, if it is of the settings that attempts have, and has not ended.
+    fn usable(&self, now: Instant) -> Option<&LiveToken> {
+        self.token.as_ref().filter(|token| token.version == self.version && now < token.usable_until)
     }
 }
 

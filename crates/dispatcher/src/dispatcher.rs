@@ -70,7 +70,7 @@ pub(crate) struct Dispatcher {
     archive: Option<Archive>,
     held: HeldLimits,
     parked: ParkedLimits,
-    mails: jobs::FailureMails,
+    mails: jobs::OwnerMails,
     operational: Operational,
     takeover_after: Duration,
     settings: String,
@@ -145,7 +145,7 @@ impl Dispatcher {
         let mailer = configuration.mails.server.map(mailer).transpose()?;
         let archive = configuration.archive.map(|url| Archive::open(&url, extra_roots)).transpose()?;
         Ok(Self {
-            mails: jobs::FailureMails { database: database.clone(), mailer, interval: configuration.mails.interval },
+            mails: jobs::OwnerMails { database: database.clone(), mailer, interval: configuration.mails.interval },
             operational: configuration.operational,
             database,
             client: Client::new(&configuration.outbound)?,

@@ -3,11 +3,11 @@
 
 mod digests;
 mod due_events;
-mod failure_mails;
 mod holding;
 pub(crate) mod housekeeping;
 mod operational_events;
 mod ordering_keys;
+mod owner_mails;
 mod presence;
 mod recovery;
 mod replays;
@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use digests::Digests;
 pub(crate) use due_events::DueEvents;
-pub(crate) use failure_mails::FailureMails;
 pub(crate) use holding::Holding;
 pub(crate) use operational_events::OperationalEvents;
 pub(crate) use ordering_keys::OrderingKeys;
+pub(crate) use owner_mails::OwnerMails;
 pub(crate) use presence::{Presence, Sight, leave, release};
 pub(crate) use recovery::Recovery;
 pub(crate) use replays::Replays;

@@ -107,6 +107,14 @@ pub(crate) struct BreakerState {
     pub(crate) rests_until: Option<Instant>,
 }
 
+impl BreakerState {
+    /// True if the endpoint may get an attempt at `now`: no probe is in flight or to come, and the endpoint does not
+    /// rest.
+    pub(crate) fn permits(&self, now: Instant) -> bool {
+        !self.is_probing && self.next_probe.is_none_or(|at| at <= now) && self.rests_until.is_none()
+    }
+}
+
 struct Entry {
     endpoint: EndpointId,
     state: Mutex<LaneState>,

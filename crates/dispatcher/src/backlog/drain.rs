@@ -131,10 +131,8 @@ impl Drain {
                 Some(Blocked::Until(_, QueueReason::TokenUnavailable)) => {
                     closed.push(next.endpoint);
                     // An open breaker or a rest keeps the backlog, so that other processes continue to queue.
-                    let breaker = context.lanes.breaker(next.endpoint);
-                    let is_due = breaker.next_probe.is_none_or(|at| at <= Instant::now());
-                    let is_open = breaker.is_probing || !is_due || breaker.rests_until.is_some();
-                    if !is_open && without_token.len() < MAX_BACKLOGS {
+                    let is_permitted = context.lanes.breaker(next.endpoint).permits(Instant::now());
+                    if is_permitted && without_token.len() < MAX_BACKLOGS {
                         without_token.push(next.endpoint);
                     }
                 }

@@ -55,8 +55,11 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Wait before the result of a fetch is stored again.
 const STORE_AGAIN: Duration = Duration::from_millis(500);
 
-/// Permits of a fetch. The semaphores are never closed.
-type Permits<'a> = (Result<OwnedSemaphorePermit, AcquireError>, Result<SemaphorePermit<'a>, AcquireError>);
+/// Permit of a statement. The semaphores of this job are never closed.
+type StatementPermit<'a> = Result<SemaphorePermit<'a>, AcquireError>;
+
+/// Permits of a fetch: the application's and the process's.
+type FetchPermits<'a> = (Result<OwnedSemaphorePermit, AcquireError>, Result<SemaphorePermit<'a>, AcquireError>);
 
 pub(crate) struct TokenFetches {
     context: Arc<Context>,
@@ -97,9 +100,9 @@ impl TokenFetches {
             if tokens.forget_unused(endpoint) {
                 return;
             }
-            let Some(asking) = stop.run_until_cancelled(self.statements.acquire()).await else { return };
+            let Some(statement) = self.statement_permit(stop).await else { return };
             let is_available = *self.context.database.availability().borrow();
-            let sleep = match self.step(&known, asking, stop).await {
+            let sleep = match self.step(&known, statement, stop).await {
                 Ok(Some(sleep)) => {
                     looks = FIRST_LOOK;
                     sleep
@@ -123,12 +126,12 @@ impl TokenFetches {
     }
 
     /// Discards a refused token, looks at the row, and fetches a token if a fetch is due. Returns the time until the
-    /// next step; `None` while another process fetches, or has other settings. `asking` is held during the first
+    /// next step; `None` while another process fetches, or has other settings. `statement` is held during the first
     /// statements.
-    async fn step<T>(
+    async fn step(
         &self,
         endpoint: &Endpoint,
-        asking: T,
+        statement: StatementPermit<'_>,
         stop: &CancellationToken,
     ) -> Result<Option<Duration>, StoreError> {
         let (context, store) = (&self.context, &self.context.database.store);
@@ -142,15 +145,15 @@ impl TokenFetches {
             }
         }
         let TokenLook { token, turn } = self.look(id, version).await?;
-        drop(asking);
+        drop(statement);
         match turn {
             TokenTurn::Due => {
                 let Some(_permits) = self.queue(endpoint, version, stop).await? else { return Ok(None) };
-                let Some(asking) = stop.run_until_cancelled(self.statements.acquire()).await else { return Ok(None) };
+                let Some(statement) = self.statement_permit(stop).await else { return Ok(None) };
                 let fetch = LeaseId::new(context.now(), rand::random());
                 let beginning = store.begin_fetch(id, version, fetch);
                 let begun = store.with_deadline(STATEMENT_TIMEOUT, beginning).await?;
-                drop(asking);
+                drop(statement);
                 let Some(failures) = begun else { return Ok(None) };
                 self.fetch(id, oauth2, (version, fetch), failures).await?;
                 Ok(Some(Duration::ZERO))
@@ -180,8 +183,8 @@ impl TokenFetches {
         endpoint: &Endpoint,
         version: i64,
         stop: &CancellationToken,
-    ) -> Result<Option<Permits<'_>>, StoreError> {
-        let mut permits = pin!(self.permits(endpoint.application));
+    ) -> Result<Option<FetchPermits<'_>>, StoreError> {
+        let mut permits = pin!(self.fetch_permits(endpoint.application));
         loop {
             match stop.run_until_cancelled(timeout(QUEUE_LOOKS, permits.as_mut())).await {
                 None => return Ok(None),
@@ -189,8 +192,8 @@ impl TokenFetches {
                 Some(Err(_)) => {
                     let present = self.context.endpoint(endpoint.application, endpoint.id);
                     let is_present = present.is_some_and(|it| it.oauth2().is_some_and(|(_, now)| now == version));
-                    let asking = stop.run_until_cancelled(self.statements.acquire()).await;
-                    if !is_present || asking.is_none() {
+                    let statement = self.statement_permit(stop).await;
+                    if !is_present || statement.is_none() {
                         return Ok(None);
                     }
                     // An error of the database costs no place in the queue.
@@ -202,8 +205,13 @@ impl TokenFetches {
         }
     }
 
+    /// Waits for the permit of a statement; `None` after `stop`.
+    async fn statement_permit(&self, stop: &CancellationToken) -> Option<StatementPermit<'_>> {
+        stop.run_until_cancelled(self.statements.acquire()).await
+    }
+
     /// Waits for the permits of a fetch: first the application's, so that its queue takes no other permit.
-    async fn permits(&self, application: ApplicationId) -> Permits<'_> {
+    async fn fetch_permits(&self, application: ApplicationId) -> FetchPermits<'_> {
         let of_application = {
             // No holder of this lock can panic halfway.
             let mut all = self.of_application.lock().unwrap_or_else(PoisonError::into_inner);

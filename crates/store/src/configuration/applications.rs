@@ -20,7 +20,7 @@ pub struct NewApplication {
     pub dialect: String,
     /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: bool,
-    /// Address for failure mails.
+    /// Address for mails to the owners of endpoints.
     pub email: Option<String>,
 }
 
@@ -33,7 +33,7 @@ pub struct ApplicationChange {
     pub dialect: Option<String>,
     /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: Option<bool>,
-    /// New address for failure mails; `Some(None)` removes the address.
+    /// New address for mails to the owners of endpoints; `Some(None)` removes the address.
     pub email: Option<Option<String>>,
     /// New limit of events a second; `Some(None)` for the limit of the plan or the deployment.
     pub publish_rate: Option<Option<u32>>,
@@ -62,7 +62,7 @@ pub struct ApplicationRow {
     pub dialect: String,
     /// True if events of undescribed types are refused, and subscriptions to undescribed types.
     pub is_strict: bool,
-    /// Address for failure mails.
+    /// Address for mails to the owners of endpoints.
     pub email: Option<String>,
     /// Own limits, which replace those of the plan.
     pub limits: Limits,

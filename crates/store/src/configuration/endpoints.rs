@@ -64,7 +64,7 @@ pub struct EndpointSettings {
     pub schedule: Option<Option<Schedule>>,
     /// Attempts a second; `Some(None)` for the dialect's.
     pub rate: Option<Option<u32>>,
-    /// Address for failure mails; `Some(None)` for the application's.
+    /// Address for mails to the owner; `Some(None)` for the application's.
     pub email: Option<Option<String>>,
     /// Custom headers of deliveries, which replace all earlier custom headers.
     pub headers: Option<OwnHeaders>,
@@ -135,7 +135,7 @@ pub struct EndpointRow {
     pub schedule: Option<Schedule>,
     /// Attempts a second; `None` for the dialect's.
     pub rate: Option<u32>,
-    /// Address for failure mails; `None` for the application's.
+    /// Address for mails to the owner; `None` for the application's.
     pub email: Option<String>,
     /// Names of the custom headers.
     pub header_names: Vec<String>,

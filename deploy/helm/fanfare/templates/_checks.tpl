@@ -19,7 +19,7 @@
 {{- fail "secretKeys.secret.name is required: a Secret with FANFARE_SECRET_KEYS, made as deploy/security.md says. Keep a copy: lost keys are lost secrets" -}}
 {{- end -}}
 {{- if and .Values.mail.urlSecret.name (not (index .Values.dispatcher.settings "FANFARE_MAIL_FROM")) -}}
-{{- fail "dispatcher.settings.FANFARE_MAIL_FROM is required with mail.urlSecret: the sender of failure mails" -}}
+{{- fail "dispatcher.settings.FANFARE_MAIL_FROM is required with mail.urlSecret: the sender of mails to owners" -}}
 {{- end -}}
 {{- if and .Values.database.ingestCredentialsSecret.name .Values.dispatcher.migrate (not .Values.database.ingestRole) -}}
 {{- fail "database.ingestRole is required with database.ingestCredentialsSecret: the migration gives the role its rights" -}}

@@ -1,7 +1,7 @@
 //! Mails to owners of endpoints, about failed deliveries and changed conditions. The first mail reports a failure
 //! within seconds, each further mail all since. An unavailable mail server delays mails, and nothing else.
 
-mod digest;
+mod content;
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Schedule;
 use crate::{database::Database, metric};
-use digest::{BOUNDS, FailureDigest};
+use content::{BOUNDS, Content};
 
 /// Interval of the job.
 const EVERY: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
-pub(crate) struct FailureMails {
+pub(crate) struct OwnerMails {
     pub(crate) database: Database,
     /// `None` without a mail server.
     pub(crate) mailer: Option<Mailer>,
@@ -48,7 +48,7 @@ pub(crate) struct FailureMails {
     pub(crate) interval: Duration,
 }
 
-impl FailureMails {
+impl OwnerMails {
     /// Sends mails until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         if self.mailer.is_none() {
@@ -112,7 +112,7 @@ impl FailureMails {
         if !store.reserve_mail(address, self.interval).await? {
             return Ok(Ok(()));
         }
-        let FailureDigest { subject, text } = FailureDigest::new(&notices);
+        let Content { subject, text } = Content::new(&notices);
         let sent = mailer.send(connection, Mail { recipient: address.to_owned(), subject, text, id }).await;
         // `None` for a mail that a later mail repeats.
         let (result, are_reported) = match sent {

@@ -42,12 +42,12 @@ What to do
 ";
 
 /// Subject and text of a mail.
-pub(super) struct FailureDigest {
+pub(super) struct Content {
     pub(super) subject: String,
     pub(super) text: String,
 }
 
-impl FailureDigest {
+impl Content {
     /// Foreign text is bounded, and free of control characters.
     pub(super) fn new(notices: &Notices) -> Self {
         let mut sections = Vec::new();
@@ -293,7 +293,7 @@ mod tests {
         let recovered = changed(Condition::Failing, Change::Ends, Some("recovered"));
         let endpoint = disabled.notice.endpoint;
         let alone = Notices { conditions: vec![disabled.clone()], ..Notices::default() };
-        let FailureDigest { subject, text } = FailureDigest::new(&alone);
+        let Content { subject, text } = Content::new(&alone);
         assert_eq!(subject, "Orders is disabled");
         let since = failed_at().strftime("%Y-%m-%d %H:%M:%S UTC");
         let expected = format!(
@@ -302,20 +302,20 @@ mod tests {
         );
         assert_eq!(text, expected);
         let both = Notices { conditions: vec![disabled, recovered], ..notices(vec![failed(1)]) };
-        let FailureDigest { subject, text } = FailureDigest::new(&both);
+        let Content { subject, text } = Content::new(&both);
         assert_eq!(subject, "A delivery to Orders failed");
         let place = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} in {text}"));
         assert!(
             place("  is disabled") < place("  has recovered.") && place("  has recovered.") < place("1 delivery to 1")
         );
         let several = Notices { conditions: both.conditions, ..Notices::default() };
-        assert_eq!(FailureDigest::new(&several).subject, "2 changes of your endpoints");
+        assert_eq!(Content::new(&several).subject, "2 changes of your endpoints");
     }
 
     #[test]
     fn names_endpoint_event_response_and_next_steps() {
         let delivery = failed(1);
-        let FailureDigest { subject, text } = FailureDigest::new(&notices(vec![delivery.clone()]));
+        let Content { subject, text } = Content::new(&notices(vec![delivery.clone()]));
         assert_eq!(subject, "A delivery to Orders failed");
         let expected = format!(
             "1 delivery to 1 endpoint failed. We make no further attempt without a request.\n\n\
@@ -340,7 +340,7 @@ mod tests {
         let mut notices = notices((0..60).map(failed).collect());
         notices.failures.truncate(20);
         notices.endpoints.truncate(20);
-        let FailureDigest { subject, text } = FailureDigest::new(&notices);
+        let Content { subject, text } = Content::new(&notices);
         assert_eq!(subject, "60 deliveries failed");
         assert!(text.starts_with("60 deliveries to 60 endpoints failed."), "{text}");
         assert!(text.contains("and 40 other endpoints\n"), "{text}");
@@ -352,7 +352,7 @@ mod tests {
     fn an_endpoint_without_a_name_is_called_by_its_host() {
         let mut delivery = failed(1);
         delivery.endpoint_name = None;
-        assert_eq!(FailureDigest::new(&notices(vec![delivery])).subject, "A delivery to shop.example failed");
+        assert_eq!(Content::new(&notices(vec![delivery])).subject, "A delivery to shop.example failed");
     }
 
     #[test]
@@ -374,7 +374,7 @@ mod tests {
         delivery.response_body =
             [b"\x1b[31m\xff\0\r\n\n  \nsecond\xe2\x80\xaethird\n".as_slice(), &[b'y'; 5000]].concat();
         delivery.response_body.extend_from_slice(&b"\nline".repeat(100));
-        let FailureDigest { subject, text } = FailureDigest::new(&notices(vec![delivery.clone()]));
+        let Content { subject, text } = Content::new(&notices(vec![delivery.clone()]));
         assert!(subject.chars().count() < 100 && !subject.contains(['\r', '\n']), "{subject}");
         assert!(text.chars().all(|character| character == '\n' || !is_invisible(character)));
         let lines = body_lines(&delivery.response_body);
